@@ -1,14 +1,16 @@
 //! Copepod's storage: keys at revisions ([`store`]), the two backends that keep them (`embedded`, `etcd`), the one
-//! suite that both must pass (`contract`) and the watch cache from which readers are served (`cache`).
+//! suite that both must pass (`contract`) and the watch cache from which readers are served ([`cache`]).
 //!
 //! This crate deals in bytes. What an object is, how its key is built, what a field selector selects is said from above,
-//! through `cache::ObjectCodec`.
+//! through [`cache::ObjectCodec`].
 
+pub mod cache;
+mod signal;
 pub mod store;
 mod watch_stream;
 
 pub use store::{
-    Event, GetResult, KeyValue, ListDetail, ListRequest, ListResult, Op, Store, StoreError, TxnResult, VALUE_BYTES_MAX,
-    WatchItem, prefix_end,
+    Event, GetResult, KeyValue, ListDetail, ListRequest, ListResult, Op, Store, StoreError, TxnResult,
+    VALUE_BYTES_MAX, WatchItem, prefix_end,
 };
 pub use watch_stream::{WatchSource, WatchStream};
