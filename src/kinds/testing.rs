@@ -1,0 +1,45 @@
+//! What the tests of this crate share.
+
+use copepod_meta::{GroupResource, Map, User, Value};
+use std::sync::LazyLock;
+
+use crate::strategy::Context;
+
+/// A tree from JSON text; nulls are left out, as typed decoders do.
+pub fn json(text: &str) -> Value {
+    tree(&serde_json::from_str(text).unwrap_or_else(|e| panic!("bad JSON in a test: {e}\n{text}")))
+}
+
+/// A tree from JSON.
+pub fn tree(v: &serde_json::Value) -> Value {
+    match v {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(b) => Value::Bool(*b),
+        serde_json::Value::Number(n) => match n.as_i64() {
+            Some(i) => Value::Int(i),
+            None => Value::Float(n.as_f64().expect("a JSON number is an i64 or an f64")),
+        },
+        serde_json::Value::String(s) => Value::string(s),
+        serde_json::Value::Array(a) => Value::List(a.iter().map(tree).collect()),
+        serde_json::Value::Object(o) => {
+            let members = o.iter().filter(|(_, v)| !v.is_null());
+            Value::Map(members.map(|(k, v)| (k.as_str(), tree(v))).collect::<Map>())
+        }
+    }
+}
+
+/// A request by nobody in particular, in namespace `default`, with the default feature gates.
+pub fn context() -> Context<'static> {
+    static USER: LazyLock<User> = LazyLock::new(User::default);
+    static RESOURCE: LazyLock<GroupResource> = LazyLock::new(GroupResource::default);
+    Context {
+        user: &USER,
+        namespace: "default",
+        resource: &RESOURCE,
+        now: "2026-01-02T03:04:05Z",
+        feature: |name| {
+            let gate = copepod_schema::feature_gates().iter().find(|g| g.name == name);
+            gate.is_some_and(|g| g.default)
+        },
+    }
+}
