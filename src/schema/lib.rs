@@ -9,6 +9,8 @@
 mod packed;
 pub mod resources;
 pub mod types;
+#[cfg(test)]
+mod tests;
 mod universe;
 
 pub use packed::{feature_gates, groups, resource, resources};

@@ -161,6 +161,7 @@ impl Reader {
             2 => Type::List(self.list_type()),
             3 => Type::Scalar(self.scalar()),
             4 => Type::Special(self.special()),
+            5 => Type::Any,
             tag => unreachable!("type tag {tag}"),
         }
     }

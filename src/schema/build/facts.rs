@@ -27,6 +27,10 @@ pub struct TypeFacts {
     pub list: Option<String>,
     #[serde(default)]
     pub fields: Vec<FieldFacts>,
+    #[serde(default, rename = "declared")]
+    pub _declared: Option<Value>,
+    #[serde(default, rename = "unions")]
+    pub _unions: Option<Value>,
 }
 
 #[derive(Deserialize, Clone)]

@@ -92,6 +92,7 @@ enum Shape {
     Named(String),
     Scalar(u8),
     Special(u8, Option<u32>),
+    Any,
     Map { value: u32, atomic: bool },
     List { elem: u32, pointer: bool, message: bool, kind: u8, keys: Vec<String> },
 }
@@ -141,6 +142,8 @@ impl Shapes<'_> {
             self.id(Shape::Map { value: value.id, atomic: field.is_some_and(|f| f.atomic) })
         } else if let Some(tag) = SCALARS.iter().position(|s| *s == text) {
             self.id(Shape::Scalar(tag as u8))
+        } else if text == "any" {
+            self.id(Shape::Any)
         } else if let Some(shape) = self.special(text) {
             self.id(shape)
         } else {
@@ -384,6 +387,7 @@ fn write_shape(w: &mut Writer, shapes: &mut Shapes<'_>, shape: &Shape) {
                 w.strs(keys);
             }
         }
+        Shape::Any => w.byte(5),
         Shape::Scalar(tag) => {
             w.byte(3);
             w.byte(*tag);

@@ -1,0 +1,213 @@
+//! The packed facts against what is known of them.
+
+use crate::*;
+
+/// A type, a map, a list ... in the spelling of `api/types`.
+fn spell(id: TypeId) -> String {
+    match Universe::builtin().get(id) {
+        Type::Struct(s) => s.name.to_string(),
+        Type::Map(m) => format!("map[string]{}", spell(m.value)),
+        Type::List(l) => {
+            let kind = match &l.kind {
+                ListKind::Atomic => String::new(),
+                ListKind::Set => " set".into(),
+                ListKind::Map { keys } => format!(" map by {}", keys.join(",")),
+            };
+            format!("[]{}{}{kind}", if l.elem_pointer { "*" } else { "" }, spell(l.elem))
+        }
+        Type::Scalar(s) => format!("{s:?}").to_lowercase(),
+        Type::Special(Special::JsonSchemaPropsOrBool(of)) => format!("JsonSchemaPropsOrBool({})", spell(*of)),
+        Type::Special(s) => format!("{s:?}"),
+        Type::Any => "any".into(),
+    }
+}
+
+/// One line per field: what decoding, defaulting and merging ask.
+fn describe(type_name: &str, json: &str) -> String {
+    let universe = Universe::builtin();
+    let id = universe.by_name(type_name).expect(type_name);
+    let field = universe.get_struct(id).expect(type_name).field(json).expect(json);
+    let mut out = format!("{}{}", if field.pointer { "*" } else { "" }, spell(field.ty));
+    out += match field.omit {
+        Omit::Never => "",
+        Omit::Empty => " omitempty",
+        Omit::Zero => " omitzero",
+    };
+    if let Some(tag) = field.proto {
+        out += &format!(" {:?}({})", tag.wire, tag.number);
+    }
+    let patch = field.patch_strategy;
+    for (on, name) in [(patch.merge, "merge"), (patch.replace, "replace"), (patch.retain_keys, "retainKeys")] {
+        if on {
+            out += &format!(" {name}");
+        }
+    }
+    if let Some(key) = &field.patch_merge_key {
+        out += &format!(" by {key}");
+    }
+    if field.required {
+        out += " required";
+    }
+    if let Some(default) = &field.default {
+        out += &format!(" = {default:?}");
+    }
+    out
+}
+
+#[test]
+fn fields_are_as_upstream_declares_them() {
+    let core = "io.k8s.api.core.v1";
+    for (ty, json, want) in [
+        ("Container", "name", "string Bytes(1) required"),
+        (
+            "Container",
+            "ports",
+            "[]io.k8s.api.core.v1.ContainerPort map by containerPort,protocol omitempty Bytes(6) merge by containerPort",
+        ),
+        ("ContainerPort", "containerPort", "int32 Varint(3) required"),
+        ("ContainerPort", "protocol", "string omitempty Bytes(4) = String(\"TCP\")"),
+        ("Container", "resources", "io.k8s.api.core.v1.ResourceRequirements omitempty Bytes(8)"),
+        ("PodSpec", "terminationGracePeriodSeconds", "*int64 omitempty Varint(4) = Int(30)"),
+        ("PodSpec", "hostNetwork", "bool omitempty Varint(11)"),
+        ("PodSpec", "volumes", "[]io.k8s.api.core.v1.Volume map by name omitempty Bytes(1) merge retainKeys by name"),
+        // An inlined message inside an inlined message.
+        ("EphemeralContainer", "image", "string omitempty Bytes(2)"),
+        ("Volume", "hostPath", "*io.k8s.api.core.v1.HostPathVolumeSource omitempty Bytes(1)"),
+        ("Secret", "data", "map[string]bytes omitempty Bytes(2)"),
+        ("ResourceRequirements", "limits", "map[string]Quantity omitempty Bytes(1)"),
+        ("ServicePort", "targetPort", "IntOrString omitempty Bytes(4)"),
+        // Type meta is JSON's alone.
+        ("Pod", "kind", "string omitempty"),
+    ] {
+        assert_eq!(describe(&format!("{core}.{ty}"), json), want, "{ty}.{json}");
+    }
+}
+
+#[test]
+fn json_order_is_declaration_order_with_inlined_members_in_place() {
+    let universe = Universe::builtin();
+    let names = |ty: &str| -> String {
+        let id = universe.by_name(ty).expect(ty);
+        let fields = &universe.get_struct(id).expect(ty).fields;
+        fields.iter().map(|f| f.json.as_ref()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names("io.k8s.api.core.v1.Pod"), "kind apiVersion metadata spec status");
+    assert_eq!(
+        names("io.k8s.api.core.v1.Probe"),
+        "exec httpGet tcpSocket grpc initialDelaySeconds timeoutSeconds periodSeconds successThreshold \
+         failureThreshold terminationGracePeriodSeconds"
+    );
+}
+
+#[test]
+fn inlined_structs_are_messages_in_protobuf() {
+    let universe = Universe::builtin();
+    let probe = universe.by_name("io.k8s.api.core.v1.Probe").and_then(|id| universe.get_struct(id)).expect("Probe");
+    let ProtoMember::Inline { entries, pointer: false } = &probe.proto[0].member else {
+        panic!("Probe's first member is its handler");
+    };
+    let inner: Vec<_> = entries
+        .iter()
+        .map(|e| match e.member {
+            ProtoMember::Field(at) => (e.number, probe.fields[usize::from(at)].json.as_ref()),
+            ProtoMember::Inline { .. } => (e.number, "?"),
+        })
+        .collect();
+    assert_eq!(inner, [(1, "exec"), (2, "httpGet"), (3, "tcpSocket"), (4, "grpc")]);
+    assert_eq!(probe.proto[1].number, 2);
+}
+
+#[test]
+fn kinds_are_found_by_group_version_kind() {
+    let universe = Universe::builtin();
+    for (group, version, kind, want) in [
+        ("", "v1", "Pod", "io.k8s.api.core.v1.Pod"),
+        ("apps", "v1", "Deployment", "io.k8s.api.apps.v1.Deployment"),
+        ("apps", "v1", "DeleteOptions", "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"),
+        ("meta.k8s.io", "v1", "Table", "io.k8s.apimachinery.pkg.apis.meta.v1.Table"),
+        ("", "v1", "Status", "io.k8s.apimachinery.pkg.apis.meta.v1.Status"),
+        ("", "v1", "PodExecOptions", "io.k8s.api.core.v1.PodExecOptions"),
+        ("policy", "v1", "Eviction", "io.k8s.api.policy.v1.Eviction"),
+        ("admission.k8s.io", "v1", "AdmissionReview", "io.k8s.api.admission.v1.AdmissionReview"),
+        (
+            "apiextensions.k8s.io",
+            "v1beta1",
+            "CustomResourceDefinition",
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1beta1.CustomResourceDefinition",
+        ),
+    ] {
+        let id = universe.by_gvk(&copepod_meta::Gvk::new(group, version, kind)).expect(kind);
+        assert_eq!(universe.get_struct(id).expect(kind).name, want);
+    }
+    assert!(universe.by_gvk(&copepod_meta::Gvk::new("", "v1", "Nothing")).is_none());
+}
+
+/// Every type decodes, and refers only to types that exist.
+#[test]
+fn the_whole_graph_decodes() {
+    let universe = Universe::builtin();
+    let valid = |id: TypeId| assert!((id.0 as usize) < universe.len());
+    for id in (0..universe.len() as u32).map(TypeId) {
+        match universe.get(id) {
+            Type::Struct(s) => s.fields.iter().for_each(|f| valid(f.ty)),
+            Type::List(l) => valid(l.elem),
+            Type::Map(m) => valid(m.value),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn resources_are_stored_as_upstream_stores_them() {
+    for (group, version, plural, want) in [
+        ("", "v1", "pods", "v1 Pod pods"),
+        ("", "v1", "nodes", "v1 Node minions"),
+        ("", "v1", "services", "v1 Service services/specs"),
+        ("", "v1", "endpoints", "v1 Endpoints services/endpoints"),
+        ("", "v1", "replicationcontrollers", "v1 ReplicationController controllers"),
+        ("events.k8s.io", "v1", "events", "v1 Event events ttl 3600"),
+        ("networking.k8s.io", "v1", "ingresses", "networking.k8s.io/v1 Ingress ingress"),
+        (
+            "apiextensions.k8s.io",
+            "v1",
+            "customresourcedefinitions",
+            "apiextensions.k8s.io/v1beta1 CustomResourceDefinition apiextensions.k8s.io/customresourcedefinitions json",
+        ),
+    ] {
+        let (resource, _) = resource(group, version, plural).expect(plural);
+        let storage = resource.storage.as_ref().expect(plural);
+        let slash = if storage.group.is_empty() { "" } else { "/" };
+        let mut got = format!("{}{slash}{} {} {}", storage.group, storage.version, storage.kind, storage.prefix);
+        if storage.media == Media::Json {
+            got += " json";
+        }
+        if storage.ttl_seconds > 0 {
+            got += &format!(" ttl {}", storage.ttl_seconds);
+        }
+        assert_eq!(got, want, "{plural}");
+    }
+    assert!(resource("authorization.k8s.io", "v1", "subjectaccessreviews").expect("sar").0.storage.is_none());
+}
+
+#[test]
+fn subresources_name_their_kinds() {
+    let (pods, v1) = resource("", "v1", "pods").expect("pods");
+    assert!(pods.namespaced && v1.has_verb("deletecollection"));
+    assert_eq!(pods.short_names.as_ref(), ["po"]);
+    let eviction = v1.subresource("eviction").expect("eviction");
+    assert_eq!((eviction.group.as_ref(), eviction.kind.as_ref()), ("policy", "Eviction"));
+    assert!(eviction.ty.is_some() && eviction.states_group_version);
+    let scale = resource("apps", "v1", "deployments").expect("deployments").1.subresource("scale").expect("scale");
+    assert_eq!((scale.group.as_ref(), scale.kind.as_ref()), ("autoscaling", "Scale"));
+}
+
+#[test]
+fn gates_have_their_defaults() {
+    let gate = |name: &str| {
+        let all = feature_gates();
+        let at = all.binary_search_by(|g| g.name.as_ref().cmp(name)).expect(name);
+        (all[at].default, all[at].stage)
+    };
+    assert_eq!(gate("WatchList"), (true, Stage::Beta));
+    assert_eq!(gate("AllAlpha"), (false, Stage::Alpha));
+}
