@@ -1,0 +1,271 @@
+//! Requests with raw JSON bodies, addressed by resource.
+//!
+//! Controllers write what they mean to change (patches), or an object read as raw JSON; they never send a typed object
+//! back, because a typed object has lost the fields that only a newer server knows.
+
+use http::Request;
+use kube::{Client, Error};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::borrow::Cow;
+
+/// A resource type as the API's paths name it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResourceType {
+    /// API group; empty for the core group.
+    pub group: Cow<'static, str>,
+    /// Version in the group.
+    pub version: Cow<'static, str>,
+    /// Plural name in the path.
+    pub plural: Cow<'static, str>,
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
+}
+
+impl ResourceType {
+    /// A namespaced resource.
+    pub const fn namespaced(group: &'static str, version: &'static str, plural: &'static str) -> Self {
+        Self {
+            group: Cow::Borrowed(group),
+            version: Cow::Borrowed(version),
+            plural: Cow::Borrowed(plural),
+            namespaced: true,
+        }
+    }
+
+    /// A resource of the whole cluster.
+    pub const fn cluster(group: &'static str, version: &'static str, plural: &'static str) -> Self {
+        Self {
+            group: Cow::Borrowed(group),
+            version: Cow::Borrowed(version),
+            plural: Cow::Borrowed(plural),
+            namespaced: false,
+        }
+    }
+
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_string()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// Path of the collection; of all namespaces if `namespace` is empty.
+    pub fn path(&self, namespace: &str) -> String {
+        let mut path = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        };
+        if self.namespaced && !namespace.is_empty() {
+            path.push_str("/namespaces/");
+            path.push_str(namespace);
+        }
+        path.push('/');
+        path.push_str(&self.plural);
+        path
+    }
+
+    /// Path of one object, or of its subresource if that is not empty.
+    pub fn object_path(&self, namespace: &str, name: &str, subresource: &str) -> String {
+        let mut path = self.path(namespace);
+        for part in [name, subresource] {
+            if !part.is_empty() {
+                path.push('/');
+                path.push_str(part);
+            }
+        }
+        path
+    }
+}
+
+/// How the body of a patch is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchType {
+    /// `application/merge-patch+json`
+    Merge,
+    /// `application/strategic-merge-patch+json`
+    Strategic,
+    /// `application/json-patch+json`
+    Json,
+}
+
+impl PatchType {
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Merge => "application/merge-patch+json",
+            Self::Strategic => "application/strategic-merge-patch+json",
+            Self::Json => "application/json-patch+json",
+        }
+    }
+}
+
+/// Reads one object.
+pub async fn get<T: DeserializeOwned>(
+    client: &Client,
+    resource: &ResourceType,
+    namespace: &str,
+    name: &str,
+) -> Result<T, Error> {
+    send(client, "GET", &resource.object_path(namespace, name, ""), "", &()).await
+}
+
+/// Reads a collection; `query` is empty or like `labelSelector=..` (already encoded).
+pub async fn list<T: DeserializeOwned>(
+    client: &Client,
+    resource: &ResourceType,
+    namespace: &str,
+    query: &str,
+) -> Result<T, Error> {
+    let mut path = resource.path(namespace);
+    if !query.is_empty() {
+        path.push('?');
+        path.push_str(query);
+    }
+    send(client, "GET", &path, "", &()).await
+}
+
+/// Creates an object, or POSTs to the subresource of `name` when one is given.
+pub async fn create<T: DeserializeOwned>(
+    client: &Client,
+    resource: &ResourceType,
+    namespace: &str,
+    body: &impl Serialize,
+) -> Result<T, Error> {
+    send(client, "POST", &resource.path(namespace), "application/json", body).await
+}
+
+/// POSTs to a subresource (`binding`, `eviction`, `token` ...).
+pub async fn create_subresource<T: DeserializeOwned>(
+    client: &Client,
+    resource: &ResourceType,
+    namespace: &str,
+    name: &str,
+    subresource: &str,
+    body: &impl Serialize,
+) -> Result<T, Error> {
+    send(client, "POST", &resource.object_path(namespace, name, subresource), "application/json", body).await
+}
+
+/// Replaces an object or a subresource. `body` carries the resourceVersion that was read.
+pub async fn update<T: DeserializeOwned>(
+    client: &Client,
+    resource: &ResourceType,
+    namespace: &str,
+    name: &str,
+    subresource: &str,
+    body: &impl Serialize,
+) -> Result<T, Error> {
+    send(client, "PUT", &resource.object_path(namespace, name, subresource), "application/json", body).await
+}
+
+/// Patches an object or a subresource.
+pub async fn patch<T: DeserializeOwned>(
+    client: &Client,
+    resource: &ResourceType,
+    namespace: &str,
+    name: &str,
+    subresource: &str,
+    kind: PatchType,
+    body: &impl Serialize,
+) -> Result<T, Error> {
+    send(client, "PATCH", &resource.object_path(namespace, name, subresource), kind.media_type(), body).await
+}
+
+/// Deletes an object; `options` is a DeleteOptions.
+pub async fn delete(
+    client: &Client,
+    resource: &ResourceType,
+    namespace: &str,
+    name: &str,
+    options: &impl Serialize,
+) -> Result<(), Error> {
+    let path = resource.object_path(namespace, name, "");
+    send::<serde::de::IgnoredAny>(client, "DELETE", &path, "application/json", options).await.map(drop)
+}
+
+/// Deletes every object of a collection.
+pub async fn delete_collection(
+    client: &Client,
+    resource: &ResourceType,
+    namespace: &str,
+    options: &impl Serialize,
+) -> Result<(), Error> {
+    let path = resource.path(namespace);
+    send::<serde::de::IgnoredAny>(client, "DELETE", &path, "application/json", options).await.map(drop)
+}
+
+/// One request with a JSON body (none if `media_type` is empty) and a JSON answer.
+pub async fn send<T: DeserializeOwned>(
+    client: &Client,
+    method: &str,
+    path: &str,
+    media_type: &str,
+    body: &impl Serialize,
+) -> Result<T, Error> {
+    let mut request = Request::builder().method(method).uri(path).header("accept", "application/json");
+    let bytes = if media_type.is_empty() {
+        Vec::new()
+    } else {
+        request = request.header("content-type", media_type);
+        serde_json::to_vec(body).map_err(Error::SerdeError)?
+    };
+    client.request(request.body(bytes).map_err(Error::HttpError)?).await
+}
+
+/// The Status code of an answer of the server; `None` if there was no answer.
+pub fn code(error: &Error) -> Option<u16> {
+    match error {
+        Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// The Status reason of an answer of the server, or "".
+pub fn reason(error: &Error) -> &str {
+    match error {
+        Error::Api(status) => &status.reason,
+        _ => "",
+    }
+}
+
+/// The object does not exist.
+pub fn is_not_found(error: &Error) -> bool {
+    code(error) == Some(404)
+}
+
+/// Another writer was faster, or a precondition failed.
+pub fn is_conflict(error: &Error) -> bool {
+    code(error) == Some(409) && reason(error) != "AlreadyExists"
+}
+
+/// An object of that name exists.
+pub fn is_already_exists(error: &Error) -> bool {
+    reason(error) == "AlreadyExists"
+}
+
+/// The object is not acceptable to the server: sending it again will not help.
+pub fn is_invalid(error: &Error) -> bool {
+    reason(error) == "Invalid"
+}
+
+/// The namespace is being deleted, so that nothing can be created in it.
+pub fn is_namespace_terminating(error: &Error) -> bool {
+    match error {
+        Error::Api(status) => status
+            .details
+            .as_ref()
+            .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")),
+        _ => false,
+    }
+}
+
+/// What an error says to a user: the server's message, or what went wrong on the way.
+pub fn message(error: &Error) -> String {
+    match error {
+        Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
