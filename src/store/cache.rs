@@ -24,7 +24,7 @@
 mod entry;
 mod error;
 mod follow;
-mod map;
+
 mod read;
 mod ring;
 #[cfg(test)]

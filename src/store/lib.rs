@@ -5,6 +5,10 @@
 //! through [`cache::ObjectCodec`].
 
 pub mod cache;
+#[cfg(test)]
+mod contract;
+mod cow_map;
+pub mod embedded;
 mod signal;
 pub mod store;
 mod watch_stream;

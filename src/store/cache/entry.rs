@@ -14,7 +14,7 @@ use bytes::Bytes;
 use compact_str::CompactString;
 use parking_lot::Mutex;
 
-use super::map::Ordered;
+use crate::cow_map::Ordered;
 
 /// Bytes of encoded bodies kept unless the embedder says otherwise: every body of 5,000 pods in JSON and in protobuf.
 pub const BODY_BYTES_MAX: usize = 48 << 20;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use rand::RngExt;
 
 use super::entry::{Attributes, Entry};
-use super::map::{CowMap, Ordered};
 use super::ring::{Batch, Change, Ring};
 use super::{CacheConfig, CacheError, Hold, Shared};
+use crate::cow_map::{CowMap, Ordered};
 use crate::store::{Event, KeyValue, ListRequest, StoreError, WatchItem};
 
 /// Keys per page of the first list.

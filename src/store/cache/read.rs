@@ -202,7 +202,7 @@ impl Cache {
         &self,
         image: &'a Image,
         query: &ListQuery,
-    ) -> Option<(&'a super::map::CowMap<super::follow::Indexed>, CompactString)> {
+    ) -> Option<(&'a crate::cow_map::CowMap<super::follow::Indexed>, CompactString)> {
         let (field, value) = query.field.clone()?;
         let position = self.shared.config.indexes.iter().position(|&indexed| indexed == field)?;
         Some((&image.indexes[position], value))

@@ -133,7 +133,7 @@ impl Ring {
     /// The batches behind `after`, at most `limit`, and whether there are more.
     pub(crate) fn after(&self, after: u64, limit: usize) -> (Vec<Arc<Batch>>, bool) {
         let from = self.batches.partition_point(|batch| batch.revision <= after);
-        let to = self.batches.len().min(from + limit);
+        let to = self.batches.len().min(from.saturating_add(limit));
         (self.batches.range(from..to).cloned().collect(), to < self.batches.len())
     }
 

@@ -1,0 +1,183 @@
+//! The contract on disk and in memory, and what only this backend can get wrong.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::contract;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contract_in_memory() {
+    contract::run(Arc::new(EmbeddedStore::ephemeral().expect("open"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contract_on_disk() {
+    let dir = tempfile::tempdir().expect("a directory");
+    contract::run(Arc::new(open(dir.path()))).await;
+    // What is read back is what was there.
+    let before = open(dir.path());
+    let everything = before.list(ListRequest::prefix("/")).await.expect("list");
+    drop(before);
+    let after = open(dir.path());
+    assert_eq!(after.list(ListRequest::prefix("/")).await.expect("list"), everything);
+}
+
+fn open(dir: &Path) -> EmbeddedStore {
+    EmbeddedStore::open(dir, EmbeddedOptions { compact_interval: None }).expect("open")
+}
+
+fn put(value: &'static str) -> Op {
+    Op::Put { value: value.into(), ttl_seconds: None }
+}
+
+async fn must(store: &EmbeddedStore, key: &str, expect: u64, op: Op) -> u64 {
+    match store.txn(key.as_bytes(), expect, op).await.expect("txn") {
+        TxnResult::Done { revision } => revision,
+        conflict => panic!("{conflict:?}"),
+    }
+}
+
+#[tokio::test]
+async fn history_and_compaction_survive_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    assert_eq!(store.current_revision().await.expect("revision"), 1);
+    let first = must(&store, "/a", 0, put("1")).await;
+    let second = must(&store, "/a", first, put("2")).await;
+    let third = must(&store, "/a", second, Op::Delete).await;
+    drop(store);
+
+    let store = open(dir.path());
+    let at = |revision| store.list(ListRequest::prefix("/").at(revision));
+    assert_eq!(store.current_revision().await.expect("revision"), third);
+    assert_eq!(at(second).await.expect("list").kvs[0].value, "2");
+    store.compact(third).await.expect("compact");
+    assert!(matches!(at(second).await, Err(StoreError::Compacted { .. })));
+    drop(store);
+
+    let store = open(dir.path());
+    assert_eq!(store.current_revision().await.expect("revision"), third, "no revision is given twice");
+    let refused = store.list(ListRequest::prefix("/").at(second)).await;
+    assert!(matches!(refused, Err(StoreError::Compacted { compacted, .. }) if compacted == third));
+    assert_eq!(must(&store, "/a", 0, put("3")).await, third + 1);
+}
+
+#[tokio::test]
+async fn keys_expire_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    let op = Op::Put { value: "1".into(), ttl_seconds: Some(1) };
+    let revision = must(&store, "/a", 0, op).await;
+    drop(store);
+    let store = open(dir.path());
+    let mut watch = store.watch(b"/", revision).await.expect("watch");
+    let gone = tokio::time::timeout(std::time::Duration::from_secs(5), watch.next()).await.expect("in time");
+    assert!(matches!(gone, Some(Ok(crate::store::WatchItem::Events { .. }))), "{gone:?}");
+    assert_eq!(store.get(b"/a").await.expect("get").kv, None);
+}
+
+#[tokio::test]
+async fn history_is_compacted_by_and_by() {
+    let options = EmbeddedOptions { compact_interval: Some(Duration::from_millis(100)) };
+    let store = EmbeddedStore::start(Log::ephemeral().expect("log"), options).expect("open");
+    let first = must(&store, "/a", 0, put("1")).await;
+    must(&store, "/a", first, put("2")).await;
+    // The first tick notes the revision, the second compacts to it.
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while store.list(ListRequest::prefix("/").at(first)).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("history is forgotten");
+    assert_eq!(store.list(ListRequest::prefix("/")).await.expect("list").kvs[0].value, "2");
+}
+
+#[tokio::test]
+async fn a_directory_is_open_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    let second = EmbeddedStore::open(dir.path(), EmbeddedOptions::default());
+    assert!(matches!(second, Err(OpenError::Locked(_))));
+    drop(store);
+    open(dir.path());
+}
+
+#[tokio::test]
+async fn files_are_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(open(dir.path()));
+    let mode = std::fs::metadata(dir.path().join("store.redb")).expect("the file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+const CRASH_DIR: &str = "COPEPOD_TEST_CRASH_DIR";
+
+/// The half of the crash test that is killed: writes from four tasks and prints each acknowledged write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crash_writer() {
+    let Ok(dir) = std::env::var(CRASH_DIR) else { return };
+    let store = Arc::new(open(Path::new(&dir)));
+    let tasks: Vec<_> = (0..4)
+        .map(|task| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for i in 0.. {
+                    let key = format!("/{task}/{}", i % 50);
+                    let expect =
+                        store.get(key.as_bytes()).await.expect("get").kv.map_or(0, |kv| kv.mod_revision);
+                    let op = Op::Put { value: format!("{i}:{}", "x".repeat(500)).into(), ttl_seconds: None };
+                    let revision = must(&store, &key, expect, op).await;
+                    // One write call, so that a line is there whole or not at all.
+                    std::io::stdout()
+                        .write_all(format!("ack {key} {revision} {i}\n").as_bytes())
+                        .expect("pipe");
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("a writer");
+    }
+}
+
+/// Kills the writer at some moment, again and again: every acknowledged write is there.
+#[tokio::test]
+async fn acknowledged_writes_survive_kill() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut acknowledged = std::collections::BTreeMap::new();
+    for round in 0..5 {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "embedded::tests::crash_writer", "--nocapture"])
+            .env(CRASH_DIR, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the child");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let mut seen = 0;
+        while let Some(Ok(line)) = lines.next() {
+            let words: Vec<_> = line.split(' ').collect();
+            if let [.., "ack", key, revision, i] = words[..] {
+                let parse = |number: &str| number.parse::<u64>().expect("a number");
+                acknowledged.insert(key.to_string(), (parse(revision), parse(i)));
+                seen += 1;
+            }
+            if seen == 150 + 37 * round {
+                child.kill().expect("kill -9");
+            }
+        }
+        child.wait().expect("the child ends");
+        assert!(seen > 150, "only {seen} writes before the kill");
+
+        let store = open(dir.path());
+        for (key, (revision, i)) in &acknowledged {
+            let kv =
+                store.get(key.as_bytes()).await.expect("get").kv.unwrap_or_else(|| panic!("{key} is lost"));
+            // The same write, or a later one whose acknowledgement did not come through.
+            let is_it = kv.mod_revision == *revision && kv.value.starts_with(format!("{i}:").as_bytes());
+            assert!(is_it || kv.mod_revision > *revision, "{key}: acknowledged at {revision}, found {kv:?}");
+        }
+    }
+}
