@@ -1,0 +1,25 @@
+//! JSON, read and written as Go does.
+//!
+//! | module | what |
+//! |---|---|
+//! | `scan` | tokens, syntax errors, skipping |
+//! | `decode` | text -> tree, guided by a type |
+//! | `untyped` | text -> tree without a type (patches, custom resources) |
+//! | `special` | text -> tree for the hand-written forms (times, quantities ...) |
+//! | `encode` | tree -> text |
+//! | `number` | Go's float text |
+
+mod base64;
+mod decode;
+mod encode;
+mod number;
+pub(crate) mod scan;
+mod special;
+mod untyped;
+
+pub(crate) use base64::{decode as base64_decode, encode_into as base64_into};
+pub use decode::TREE_DEPTH_MAX;
+pub(crate) use decode::{Frame, RootError, decode_root, decode_value, field_key, is_zero_field, or_zero};
+pub(crate) use encode::{Writer, indent, text_into};
+pub use scan::SyntaxError;
+pub(crate) use untyped::decode_any;
