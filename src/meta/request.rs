@@ -133,6 +133,20 @@ pub trait Lister: Send + Sync {
         resource: &'a GroupResource,
         namespace: &'a str,
     ) -> BoxFuture<'a, Result<Vec<Listed>, Status>>;
+    /// All objects of a resource in which the field at the dotted path has this value, e.g. the pods of a node.
+    /// An implementation with an index on the field overrides this walk over everything.
+    fn list_by_field<'a>(
+        &'a self,
+        resource: &'a GroupResource,
+        field: &'a str,
+        value: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Listed>, Status>> {
+        Box::pin(async move {
+            let path: Vec<&str> = field.split('.').collect();
+            let all = self.list(resource, "").await?;
+            Ok(all.into_iter().filter(|o| o.object.str_at(&path) == value).collect())
+        })
+    }
     /// A number that grows whenever any object of the resource changed: the cache's newest revision for it.
     fn changed(&self, resource: &GroupResource) -> u64;
 }

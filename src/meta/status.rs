@@ -86,6 +86,8 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// Seconds after which to try again; also the Retry-After header.
     pub retry_after_seconds: u32,
+    /// `metadata.continue` of an expired list: goes on at the newest state instead.
+    pub continue_token: String,
 }
 
 /// A refusal or failure as the client will see it.
@@ -251,6 +253,9 @@ impl Status {
     pub fn to_value(&self) -> Value {
         let mut out = Map::default();
         out.insert("metadata", Value::map());
+        if let Some(details) = self.details.as_ref().filter(|d| !d.continue_token.is_empty()) {
+            out.insert("metadata", Map::from_iter([("continue", details.continue_token.as_str())]));
+        }
         out.insert("status", if self.code < 400 { "Success" } else { "Failure" });
         if !self.message.is_empty() {
             out.insert("message", self.message.as_str());
@@ -258,7 +263,9 @@ impl Status {
         if self.reason != Reason::Unknown {
             out.insert("reason", self.reason.as_str());
         }
-        if let Some(details) = &self.details {
+        // Details that only carry the token are none on the wire.
+        let shown = |d: &&Box<Details>| d.continue_token.is_empty() || !d.to_value().is_empty();
+        if let Some(details) = self.details.as_ref().filter(shown) {
             out.insert("details", details.to_value());
         }
         out.insert("code", i64::from(self.code));
