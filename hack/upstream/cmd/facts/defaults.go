@@ -1,6 +1,7 @@
 package main
 
 import (
+	"copepod.dev/hack/upstream/internal/roots"
 	"encoding/json"
 	"math/rand"
 	"reflect"
@@ -32,15 +33,15 @@ type fieldKey struct{ owner, field string }
 // observed maps the JSON that an absent field got ("" for none) to the kinds in which it did.
 type observed map[string]map[string]bool
 
-func probeDefaults(g *graph, roots []root, probes int) *defaults {
+func probeDefaults(kinds []roots.Root, probes int) *defaults {
 	d := &defaults{seen: map[fieldKey]*observed{}, enums: newComments(moduleCache()), random: rand.New(rand.NewSource(1))}
-	for _, r := range roots {
-		if r.scheme == nil || strings.HasSuffix(r.gvk.Kind, "List") {
+	for _, r := range kinds {
+		if r.Scheme == nil || strings.HasSuffix(r.GVK.Kind, "List") {
 			continue
 		}
-		d.current = r.gvk.GroupVersion().String() + " " + r.gvk.Kind
+		d.current = r.GVK.GroupVersion().String() + " " + r.GVK.Kind
 		for i := range probes {
-			fresh := reflect.New(r.goType)
+			fresh := reflect.New(r.Type)
 			if i > 0 { // the first probe is the empty object
 				d.fill(fresh.Elem(), "", 0)
 			}
@@ -49,7 +50,7 @@ func probeDefaults(g *graph, roots []root, probes int) *defaults {
 				continue
 			}
 			after := before.DeepCopyObject()
-			if applyDefaults(r.scheme, after) {
+			if applyDefaults(r.Scheme, after) {
 				d.compare(reflect.ValueOf(before).Elem(), reflect.ValueOf(after).Elem())
 			}
 		}

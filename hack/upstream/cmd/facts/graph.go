@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"copepod.dev/hack/upstream/internal/roots"
 	"encoding/json"
 	"fmt"
 	"log"
@@ -54,13 +55,13 @@ func openAPIName(t reflect.Type) string {
 	return util.ToRESTFriendlyName(typeKey(t))
 }
 
-func newGraph(roots []root) *graph {
+func newGraph(kinds []roots.Root) *graph {
 	g := &graph{types: map[string]reflect.Type{}, gvks: map[string][]string{}}
 	g.openapi = generated.GetOpenAPIDefinitions(func(name string) spec.Ref { return spec.MustCreateRef(name) })
-	for _, r := range roots {
-		g.visit(r.goType)
-		name := openAPIName(r.goType)
-		g.gvks[name] = append(g.gvks[name], r.gvk.Group+"/"+r.gvk.Version+"/"+r.gvk.Kind)
+	for _, r := range kinds {
+		g.visit(r.Type)
+		name := openAPIName(r.Type)
+		g.gvks[name] = append(g.gvks[name], r.GVK.Group+"/"+r.GVK.Version+"/"+r.GVK.Kind)
 		g.kinds++
 	}
 	return g

@@ -8,6 +8,7 @@
 package main
 
 import (
+	"copepod.dev/hack/upstream/internal/roots"
 	"flag"
 	"fmt"
 	"log"
@@ -25,10 +26,10 @@ func main() {
 	log.SetFlags(0)
 
 	modules := moduleCache()
-	roots := collectRoots()
-	graph := newGraph(roots)
+	kinds := roots.Collect()
+	graph := newGraph(kinds)
 	comments := newComments(modules)
-	defaults := probeDefaults(graph, roots, *probes)
+	defaults := probeDefaults(kinds, *probes)
 
 	typesDir := filepath.Join(*out, "types")
 	must(os.MkdirAll(typesDir, 0o755))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"copepod.dev/hack/upstream/internal/roots"
 	"encoding/json"
 	"log"
 	"os"
@@ -30,7 +31,7 @@ type groupRow struct {
 // discoveredGroups are the groups served by default, in discovery's order, the legacy core group first.
 func discoveredGroups(dir string) []groupRow {
 	enabled := map[string]bool{}
-	for _, gv := range served() {
+	for _, gv := range roots.Served() {
 		enabled[gv.String()] = true
 	}
 	groups := []groupRow{{"", []string{"v1"}}}
@@ -150,7 +151,7 @@ func (r *resource1) row(factory *serverstorage.DefaultStorageFactory) object {
 	row := object{{"group", r.group}, {"plural", r.first.Name}, {"singular", r.first.SingularName}, {"kind", r.first.Kind}}
 	listKind := r.first.Kind + "List"
 	gv := schema.GroupVersion{Group: r.group, Version: r.versions[0][0].value.(string)}
-	if schemeFor(gv).Recognizes(gv.WithKind(listKind)) {
+	if roots.SchemeFor(gv).Recognizes(gv.WithKind(listKind)) {
 		row.put("listKind", listKind)
 	}
 	if r.first.Namespaced {

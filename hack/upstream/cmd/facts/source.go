@@ -1,6 +1,7 @@
 package main
 
 import (
+	"copepod.dev/hack/upstream/internal/roots"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -158,7 +159,7 @@ func (c *comments) field(owner reflect.Type, name string) []string {
 // conversionPackages are the folders whose hand-written defaulting and conversion functions matter to the default API.
 func conversionPackages(modules map[string]string) []string {
 	var dirs []string
-	for _, gv := range served() {
+	for _, gv := range roots.Served() {
 		group, _, _ := strings.Cut(gv.Group, ".")
 		switch gv.Group {
 		case "":

@@ -1,4 +1,5 @@
-package main
+// Package roots lists the kinds that upstream serves by default or stores, with the schemes that know them.
+package roots
 
 import (
 	"reflect"
@@ -18,11 +19,11 @@ import (
 	"k8s.io/kubernetes/pkg/controlplane"
 )
 
-// root is a kind that the facts must describe, and the scheme that defaults it.
-type root struct {
-	gvk    schema.GroupVersionKind
-	goType reflect.Type
-	scheme *runtime.Scheme
+// Root is a kind, its Go type, and the scheme that defaults and converts it (nil for a few types of meta/v1).
+type Root struct {
+	GVK    schema.GroupVersionKind
+	Type   reflect.Type
+	Scheme *runtime.Scheme
 }
 
 // storageOnly lists kinds that are stored in a version which is not served by default.
@@ -32,8 +33,8 @@ var storageOnly = []schema.GroupVersionKind{
 	{Group: "admissionregistration.k8s.io", Version: "v1beta1", Kind: "MutatingAdmissionPolicyBinding"},
 }
 
-// served lists the group-versions that upstream serves by default, the extension servers' included.
-func served() []schema.GroupVersion {
+// Served lists the group-versions that upstream serves by default, the extension servers' included.
+func Served() []schema.GroupVersion {
 	var gvs []schema.GroupVersion
 	for gv, enabled := range controlplane.DefaultAPIResourceConfigSource().GroupVersionConfigs {
 		if enabled {
@@ -45,7 +46,8 @@ func served() []schema.GroupVersion {
 	return gvs
 }
 
-func schemeFor(gv schema.GroupVersion) *runtime.Scheme {
+// SchemeFor is the scheme of the server that serves a group-version.
+func SchemeFor(gv schema.GroupVersion) *runtime.Scheme {
 	switch gv.Group {
 	case apiextensionsv1.GroupName:
 		return apiextensions.Scheme
@@ -55,13 +57,14 @@ func schemeFor(gv schema.GroupVersion) *runtime.Scheme {
 	return legacyscheme.Scheme
 }
 
-func collectRoots() []root {
-	var roots []root
+// Collect returns every kind once, sorted.
+func Collect() []Root {
+	var roots []Root
 	add := func(scheme *runtime.Scheme, gvk schema.GroupVersionKind, goType reflect.Type) {
-		roots = append(roots, root{gvk, goType, scheme})
+		roots = append(roots, Root{gvk, goType, scheme})
 	}
-	for _, gv := range served() {
-		scheme := schemeFor(gv)
+	for _, gv := range Served() {
+		scheme := SchemeFor(gv)
 		for kind, goType := range scheme.KnownTypes(gv) {
 			if kind == "__internal" || goType.Name() == "InternalEvent" {
 				continue
@@ -104,14 +107,14 @@ func collectRoots() []root {
 		goType := reflect.TypeOf(of.object)
 		add(nil, of.gv.WithKind(goType.Name()), goType)
 	}
-	sort.SliceStable(roots, func(i, j int) bool { return roots[i].gvk.String() < roots[j].gvk.String() })
+	sort.SliceStable(roots, func(i, j int) bool { return roots[i].GVK.String() < roots[j].GVK.String() })
 	seen := map[schema.GroupVersionKind]bool{}
 	unique := roots[:0]
 	for _, r := range roots {
-		if !seen[r.gvk] {
+		if !seen[r.GVK] {
 			unique = append(unique, r)
 		}
-		seen[r.gvk] = true
+		seen[r.GVK] = true
 	}
 	return unique
 }
