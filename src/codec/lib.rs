@@ -429,4 +429,6 @@ pub fn encode_body(
 }
 
 #[cfg(test)]
+mod corpus_tests;
+#[cfg(test)]
 mod tests;

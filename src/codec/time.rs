@@ -208,6 +208,11 @@ pub(crate) fn format(instant: Instant, precision: Precision) -> String {
     out
 }
 
+/// Whether the calendar has this day.
+pub(crate) fn is_date(year: u32, month: u32, day: u32) -> bool {
+    (1..=12).contains(&month) && (1..=days_in(month, year)).contains(&day)
+}
+
 fn days_in(month: u32, year: u32) -> u32 {
     match month {
         4 | 6 | 9 | 11 => 30,

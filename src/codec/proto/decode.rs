@@ -41,7 +41,10 @@ pub(crate) fn field_value(
         decoder.collect(&mut slot, field, *tag, &mut cursor.clone())?;
     }
     match slot {
-        Some(slot) => decoder.finish(slot, field.ty),
+        Some(slot) => {
+            let value = decoder.finish(slot, field.ty)?;
+            Ok(if is_zero_field(universe, field, &value) { Value::Null } else { value })
+        }
         None => Ok(Value::Null),
     }
 }

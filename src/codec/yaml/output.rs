@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 use copepod_meta::Value;
 
-use super::scalar::{Resolved, format_g, is_base60, resolve};
+use super::scalar::{Resolved, format_g, is_base60, is_timestamp, resolve};
 
 /// Columns after which a space becomes a line break.
 const WIDTH: usize = 80;
@@ -142,7 +142,7 @@ impl Emitter {
 
     fn text(&mut self, text: &str, place: Place) {
         let analysis = Analysis::of(text);
-        let plain = resolve(text) == Resolved::String && !is_base60(text);
+        let plain = resolve(text) == Resolved::String && !is_base60(text) && !is_timestamp(text);
         let mut style = match (text.contains('\n'), plain) {
             (true, _) => Style::Literal,
             (false, true) => Style::Plain,

@@ -118,6 +118,58 @@ pub(super) fn is_base60(text: &str) -> bool {
         })
 }
 
+/// Text that go-yaml writes in quotes because it reads it as a timestamp (and then keeps it as text).
+/// upstream: go.yaml.in/yaml/v2 resolve.go parseTimestamp
+pub(super) fn is_timestamp(text: &str) -> bool {
+    let year = text.bytes().take_while(u8::is_ascii_digit).count();
+    if year != 4 || text.as_bytes().get(4) != Some(&b'-') {
+        return false;
+    }
+    let Some((date, rest)) = date(&text[5..]) else { return false };
+    let year = text[..4].parse().unwrap_or(0);
+    if !crate::time::is_date(year, date.0, date.1) {
+        return false;
+    }
+    match rest.as_bytes().first() {
+        None => true,
+        Some(b'T' | b't') => clock(&rest[1..]).is_some_and(is_zone),
+        Some(b' ') => clock(&rest[1..]) == Some(""),
+        _ => false,
+    }
+}
+
+/// One or two digits up to `max`, and what follows.
+fn small(text: &str, max: u32) -> Option<(u32, &str)> {
+    let len = text.bytes().take(2).take_while(u8::is_ascii_digit).count();
+    let value = text[..len].parse().ok().filter(|v| *v <= max)?;
+    Some((value, &text[len..]))
+}
+
+fn date(text: &str) -> Option<((u32, u32), &str)> {
+    let (month, rest) = small(text, 12)?;
+    let (day, rest) = small(rest.strip_prefix('-')?, 31)?;
+    Some(((month, day), rest))
+}
+
+/// `15:4:5.999999999`; what follows.
+fn clock(text: &str) -> Option<&str> {
+    let (_, rest) = small(text, 23)?;
+    let (_, rest) = small(rest.strip_prefix(':')?, 59)?;
+    let (_, rest) = small(rest.strip_prefix(':')?, 59)?;
+    let Some(fraction) = rest.strip_prefix(['.', ',']) else { return Some(rest) };
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    (digits > 0).then(|| &fraction[digits..])
+}
+
+/// `Z` or `+07:00`.
+fn is_zone(text: &str) -> bool {
+    match text.as_bytes() {
+        [b'Z'] => true,
+        [b'+' | b'-', h1, h2, b':', m1, m2] => [h1, h2, m1, m2].iter().all(|c| c.is_ascii_digit()),
+        _ => false,
+    }
+}
+
 /// A float as Go's `%g` with shortest digits prints it.
 pub(super) fn format_g(value: f64) -> String {
     let text = format!("{value:e}");
@@ -164,5 +216,17 @@ mod tests {
             assert_eq!(resolve(text), want, "{text}");
         }
         assert!(is_base60("12:30") && is_base60("1:2:3.5") && !is_base60("a:1") && !is_base60("1:99"));
+        for (text, want) in [
+            ("2024-01-01", true),
+            ("2024-1-1", true),
+            ("2024-01-01T00:00:00Z", true),
+            ("2024-01-01t00:00:00.5+01:00", true),
+            ("2024-01-01 10:00:00", true),
+            ("2024-02-30", false),
+            ("2024-01-01T00:00:00", false),
+            ("24-01-01", false),
+        ] {
+            assert_eq!(is_timestamp(text), want, "{text}");
+        }
     }
 }
