@@ -193,6 +193,11 @@ impl Cache {
         entry.body(form, &*self.shared.codec).map_err(|source| CacheError::corrupt(&entry.key, source))
     }
 
+    /// The revision of the newest change of the resource that the state holds: it grows with changes only, never with progress.
+    pub fn newest_change(&self) -> u64 {
+        self.shared.state.read().ring.newest()
+    }
+
     /// What the cache costs.
     pub fn stats(&self) -> CacheStats {
         let state = self.shared.state.read();

@@ -9,6 +9,7 @@ pub mod cache;
 mod contract;
 mod cow_map;
 pub mod embedded;
+pub mod etcd;
 mod signal;
 pub mod store;
 mod watch_stream;

@@ -20,8 +20,9 @@ use bytes::Bytes;
 
 use crate::watch_stream::WatchStream;
 
-/// The largest value of one key: etcd's `--max-request-bytes` less some room for the key and the frame.
-pub const VALUE_BYTES_MAX: usize = 1536 * 1024;
+/// The largest value of one key that every backend takes: etcd's `--max-request-bytes` less room for key and frame. An
+/// etcd that was told to take more does.
+pub const VALUE_BYTES_MAX: usize = (1536 - 16) * 1024;
 
 /// One key at one revision.
 #[derive(Clone, PartialEq, Eq)]
@@ -148,7 +149,7 @@ pub struct ListResult {
 pub enum Op {
     /// Writes the value.
     Put {
-        /// The new bytes, at most [`VALUE_BYTES_MAX`].
+        /// The new bytes; [`VALUE_BYTES_MAX`] is what every backend takes.
         value: Bytes,
         /// The key goes away by itself so many seconds after this write, give or take the backend's granularity
         /// (leases are shared: up to a minute or 5 % later). `None`: it stays, also if an earlier write had a limit.
@@ -248,7 +249,8 @@ pub trait Store: Send + Sync + 'static {
 /// * `UnknownOutcome`: the write may or may not have happened: read the key back before deciding anything;
 /// * `TooLarge`, `Rejected`: the request will never succeed as it is;
 /// * `Corrupt`: stored bytes contradict each other: an operator has to look, reading on may be possible;
-/// * `Failed`: the store has lost its disk and accepts nothing more: end the process, what was acknowledged is kept.
+/// * `Failed`: the store has lost its disk and accepts nothing more: end the process. What was acknowledged is kept; a write
+///   answered with this may or may not be.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// History before `compacted` is forgotten.
@@ -274,11 +276,11 @@ pub enum StoreError {
     #[error("the outcome of the write is unknown: {0}")]
     UnknownOutcome(Arc<str>),
     /// Over a limit of the store.
-    #[error("request is too large: {bytes} bytes, at most {max} are stored")]
+    #[error("request is too large: {bytes} bytes, about {max} are taken")]
     TooLarge {
         /// The size of the value.
         bytes: usize,
-        /// The limit.
+        /// The limit, where the backend did not say: [`VALUE_BYTES_MAX`].
         max: usize,
     },
     /// The store understood and will not do it (permission, space alarm, malformed request).
