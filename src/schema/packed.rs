@@ -313,6 +313,7 @@ impl Reader {
             short_names: self.names(),
             categories: self.names(),
             versions: self.list(Reader::served_version),
+            returns_deleted: self.byte() != 0,
             storage: (self.byte() != 0).then(|| self.storage()),
         }
     }

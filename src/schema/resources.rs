@@ -35,6 +35,8 @@ pub struct Resource {
     pub categories: Box<[Name]>,
     /// Served versions in discovery's order, the preferred one first.
     pub versions: Box<[ServedVersion]>,
+    /// A completed DELETE answers with the object; others answer with a Status.
+    pub returns_deleted: bool,
     /// How it is stored; `None` for reviews and other resources that exist only while they are asked.
     pub storage: Option<Storage>,
 }

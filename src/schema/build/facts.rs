@@ -13,6 +13,7 @@ pub struct Facts {
     pub types: BTreeMap<String, TypeFacts>,
     pub resources: ResourceFacts,
     pub gates: Vec<GateFacts>,
+    pub texts: Vec<TextFacts>,
 }
 
 #[derive(Deserialize)]
@@ -104,6 +105,8 @@ pub struct OneResource {
     #[serde(default)]
     pub categories: Vec<String>,
     pub versions: Vec<VersionFacts>,
+    #[serde(default)]
+    pub returns_deleted: bool,
     pub storage: Option<StorageFacts>,
 }
 
@@ -154,8 +157,22 @@ pub struct GateFacts {
     pub stage: String,
 }
 
+/// Descriptions that `k8s-openapi` lacks.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextFacts {
+    #[serde(rename = "type")]
+    pub ty: String,
+    pub text: Option<String>,
+    #[serde(default)]
+    pub fields: BTreeMap<String, String>,
+    /// Appended to the field's description.
+    #[serde(default)]
+    pub enums: BTreeMap<String, String>,
+}
+
 impl Facts {
-    /// Reads `api/types/*.json`, `api/resources.json` and `api/feature-gates.json`.
+    /// Reads `api/types/*.json`, `api/resources.json`, `api/feature-gates.json` and `api/texts.json`.
     pub fn load(api: &Path) -> Result<Facts, String> {
         let mut types = BTreeMap::new();
         let dir = fs::read_dir(api.join("types")).map_err(|e| format!("types: {e}"))?;
@@ -171,7 +188,8 @@ impl Facts {
         }
         let resources = read(&api.join("resources.json"))?;
         let gates = read(&api.join("feature-gates.json"))?;
-        Ok(Facts { types, resources, gates })
+        let texts = read(&api.join("texts.json"))?;
+        Ok(Facts { types, resources, gates, texts })
     }
 }
 

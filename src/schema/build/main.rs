@@ -4,6 +4,7 @@
 
 mod facts;
 mod pack;
+mod texts;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -13,8 +14,11 @@ fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
     let api = root.join("../../api");
     println!("cargo::rerun-if-changed=build");
-    println!("cargo::rerun-if-changed={}", api.display());
+    for part in ["types", "resources.json", "feature-gates.json", "texts.json"] {
+        println!("cargo::rerun-if-changed={}", api.join(part).display());
+    }
     let facts =
         facts::Facts::load(&api).unwrap_or_else(|error| panic!("{}: {error}", Path::new("api").display()));
     fs::write(out.join("facts.bin"), pack::pack(&facts)).expect("OUT_DIR is writable");
+    fs::write(out.join("texts.bin"), texts::pack(&facts.texts)).expect("OUT_DIR is writable");
 }

@@ -512,6 +512,7 @@ fn write_resource(w: &mut Writer, r: &OneResource, gvks: &BTreeMap<Gvk, u32>) {
         });
         w.str(&v.storage_version_hash);
     });
+    w.byte(u8::from(r.returns_deleted));
     w.byte(u8::from(r.storage.is_some()));
     if let Some(s) = &r.storage {
         for name in [&s.group, &s.version, &s.kind] {

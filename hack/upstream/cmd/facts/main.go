@@ -41,6 +41,7 @@ func main() {
 	graph.write(typesDir, comments, defaults)
 	defaults.writeConditional(filepath.Join(*out, "defaults-conditional.json"))
 	writeResources(filepath.Join(*out, "resources.json"), modules)
+	graph.writeTexts(filepath.Join(*out, "texts.json"), modules)
 	writeGates(filepath.Join(*out, "feature-gates.json"))
 	writeConversions(filepath.Join(*out, "conversions.json"), modules)
 	manifest := strings.Join([]string{

@@ -86,7 +86,11 @@ func writeResources(path string, modules map[string]string) {
 		}
 		sort.Strings(names)
 		for _, name := range names {
-			rows = append(rows, byName[name].row(factory))
+			row := byName[name].row(factory)
+			if returnsDeleted(modules, group.name, group.versions[0], byName[name].first) {
+				row = append(row[:len(row)-1], member{"returnsDeleted", true}, row[len(row)-1])
+			}
+			rows = append(rows, row)
 		}
 	}
 	var out bytes.Buffer
@@ -96,6 +100,34 @@ func writeResources(path string, modules map[string]string) {
 	section(&out, rows)
 	out.WriteString("}\n")
 	must(os.WriteFile(path, out.Bytes(), 0o644))
+}
+
+// returnsDeleted tells resources whose DELETE answers with the object instead of a Status, from the published document.
+func returnsDeleted(modules map[string]string, group, version string, resource metav1.APIResource) bool {
+	file, prefix := "apis__"+group+"__"+version, "/apis/"+group+"/"+version
+	if group == "" {
+		file, prefix = "api__v1", "/api/v1"
+	}
+	if resource.Namespaced {
+		prefix += "/namespaces/{namespace}"
+	}
+	type content struct {
+		Schema struct {
+			Ref string `json:"$ref"`
+		} `json:"schema"`
+	}
+	var document struct {
+		Paths map[string]struct {
+			Delete struct {
+				Responses map[string]struct {
+					Content map[string]content `json:"content"`
+				} `json:"responses"`
+			} `json:"delete"`
+		} `json:"paths"`
+	}
+	readJSON(filepath.Join(modules["k8s.io/kubernetes"], "api/openapi-spec/v3", file+"_openapi.json"), &document)
+	ref := document.Paths[prefix+"/"+resource.Name+"/{name}"].Delete.Responses["200"].Content["application/json"].Schema.Ref
+	return ref != "" && !strings.HasSuffix(ref, ".Status")
 }
 
 func section(out *bytes.Buffer, rows []object) {
