@@ -43,13 +43,6 @@ const RULES: &[(&[&str], &[&str], &[&str])] = &[
     (&["get"], &[""], &["serviceaccounts"]),
 ];
 
-/// The node that a user is, "" for a node user without a name; `None` for everybody else.
-/// upstream: pkg/auth/nodeidentifier/default.go
-pub fn node_of(user: &User) -> Option<&str> {
-    let name = user.name.strip_prefix("system:node:")?;
-    user.in_group("system:nodes").then_some(name)
-}
-
 /// The authorizer.
 pub struct NodeAuthorizer {
     lister: Arc<dyn Lister>,
@@ -373,7 +366,7 @@ impl Authorizer for NodeAuthorizer {
     fn authorize<'a>(&'a self, a: &'a Attributes) -> BoxFuture<'a, Result<Decision, Status>> {
         Box::pin(async move {
             let no = |reason: String| Ok(Decision::NoOpinion { reason });
-            let node = match node_of(&a.user) {
+            let node = match a.user.node() {
                 None => return no(String::new()),
                 Some("") => return no(format!("unknown node for user {:?}", a.user.name)),
                 Some(node) => node,
@@ -402,7 +395,7 @@ impl Authorizer for NodeAuthorizer {
         _namespace: &'a str,
     ) -> BoxFuture<'a, Result<RulesFor, Status>> {
         let mut out = RulesFor::default();
-        if node_of(user).is_some() {
+        if user.node().is_some() {
             out.incomplete = true;
             out.evaluation_error = "node authorizer does not support user rule resolution".into();
         }

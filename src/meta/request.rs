@@ -26,6 +26,13 @@ impl User {
     pub fn in_group(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
     }
+
+    /// The node whose kubelet this is, "" for a node user without a name; `None` for everybody else.
+    /// upstream: pkg/auth/nodeidentifier/default.go
+    pub fn node(&self) -> Option<&str> {
+        let name = self.name.strip_prefix("system:node:")?;
+        self.in_group("system:nodes").then_some(name)
+    }
 }
 
 /// What an authorizer decides on. upstream: apiserver/pkg/authorization/authorizer/interfaces.go Attributes

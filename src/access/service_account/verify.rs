@@ -117,13 +117,9 @@ impl ServiceAccountTokens {
         let uid = object.str_at(&["metadata", "uid"]);
         if uid != reference.uid {
             let claim = &reference.uid;
-            let text =
-                format!("{shown} UID ({uid}) does not match service account {resource} ref claim ({claim})");
-            return Err(refused(
-                text.replace("pods ref", "pod ref")
-                    .replace("secrets ref", "secret ref")
-                    .replace("nodes ref", "node ref"),
-            ));
+            return Err(refused(format!(
+                "{shown} UID ({uid}) does not match service account {shown} ref claim ({claim})"
+            )));
         }
         if long_deleted(&object) { Err(invalidated()) } else { Ok(()) }
     }
