@@ -12,6 +12,8 @@ pub mod embedded;
 pub mod etcd;
 mod signal;
 pub mod store;
+#[cfg(test)]
+mod testing;
 mod watch_stream;
 
 pub use store::{

@@ -143,13 +143,13 @@ pub struct Watcher {
     shared: Arc<Shared>,
     query: WatchQuery,
     bucket: Bucket,
-    signal: Arc<Signal>,
+    pub(super) signal: Arc<Signal>,
     /// Everything up to here has been handed out or is in `pending`.
     after: u64,
     initial: Initial,
     pending: VecDeque<WatchEvent>,
     timer: Option<Pin<Box<Sleep>>>,
-    next_bookmark: Option<Instant>,
+    pub(super) next_bookmark: Option<Instant>,
 }
 
 impl Cache {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Fixture, done, put};
-use crate::store::{ListDetail, ListRequest, Op, Store as _, StoreError, prefix_end};
+use crate::store::{ListDetail, ListRequest, Op, StoreError, prefix_end};
 
 pub(super) async fn get_finds_what_was_written(f: Fixture) {
     let before = f.store.get(&f.key("a")).await.expect("get");

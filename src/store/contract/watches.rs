@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Fixture, PATIENCE, Watched};
-use crate::store::{Store as _, StoreError, WatchItem};
+use crate::store::{StoreError, WatchItem};
 
 pub(super) async fn a_watch_continues_a_list(f: Fixture) {
     f.put("a", "1").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Fixture, PATIENCE, done, put};
-use crate::store::{Op, Store as _, StoreError, TxnResult, VALUE_BYTES_MAX};
+use crate::store::{Op, StoreError, TxnResult, VALUE_BYTES_MAX};
 
 pub(super) async fn each_write_has_the_next_revision(f: Fixture) {
     let start = f.revision().await;
