@@ -2,11 +2,13 @@
 //!
 //! [`resource!`](crate::resource) makes a struct with a `metadata: ObjectMeta` field a [`kube::Resource`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
+use serde::{Deserialize, Deserializer};
 
 /// `namespace/name`, or `name` for an object of the whole cluster; what work queues carry.
 pub type Key = Arc<str>;
@@ -91,6 +93,47 @@ impl MetaExt for ObjectMeta {
     fn controller(&self) -> Option<&OwnerReference> {
         self.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
     }
+}
+
+/// Reads metadata without what no controller looks at (managed fields), whose decoding costs more than all the rest:
+/// `#[serde(default, deserialize_with = "copepod_client::object::slim_metadata")]`.
+pub fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    let slim = SlimMetadata::deserialize(deserializer)?;
+    Ok(ObjectMeta {
+        name: slim.name,
+        generate_name: slim.generate_name,
+        namespace: slim.namespace,
+        uid: slim.uid,
+        resource_version: slim.resource_version,
+        generation: slim.generation,
+        creation_timestamp: slim.creation_timestamp,
+        deletion_timestamp: slim.deletion_timestamp,
+        deletion_grace_period_seconds: slim.deletion_grace_period_seconds,
+        labels: slim.labels,
+        annotations: slim.annotations,
+        owner_references: slim.owner_references,
+        finalizers: slim.finalizers,
+        ..ObjectMeta::default()
+    })
+}
+
+/// [`ObjectMeta`] without managed fields.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SlimMetadata {
+    name: Option<String>,
+    generate_name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    deletion_grace_period_seconds: Option<i64>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+    finalizers: Option<Vec<String>>,
 }
 
 /// The key of an object.

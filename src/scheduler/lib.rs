@@ -1,1 +1,66 @@
-//! scheduler
+//! The scheduler: gives every waiting pod a node. A client of the API like any other.
+//!
+//! | module | what | pure |
+//! |---|---|---|
+//! | [`model`] | pods and nodes, reduced to what scheduling reads | yes |
+//! | [`cluster`] | all of them, with assumed and nominated pods | yes |
+//! | [`queue`] | pods that wait: ready, backing off, waiting for a change | yes |
+//! | [`filter`], [`score`], [`post_filter`] | one file a plugin | yes |
+//! | [`cycle`] | one decision | yes |
+//! | [`diagnosis`] | the text of "0/3 nodes are available" | yes |
+//! | [`shell`] | watches, bindings, conditions, events: everything that waits | no |
+//!
+//! Invariants:
+//! * one task owns cluster and queue; a decision is made on one consistent state and takes no lock;
+//! * a pod is counted on its node from the decision on, not from the API's answer;
+//! * the texts of events and conditions are upstream's, because people and tools read them.
+//!
+//! Not here: volumes, claims of devices, extenders, several profiles. Pods that name another scheduler are left alone.
+//!
+//! When it breaks: without the API nothing is decided; a failed binding is taken back and the pod tried again.
+
+pub mod cluster;
+pub mod config;
+pub mod cycle;
+pub mod diagnosis;
+pub mod filter;
+pub mod model;
+pub mod plugin;
+pub mod post_filter;
+pub mod queue;
+pub mod score;
+pub mod shell;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Config, LeaderElection};
+
+use copepod_client::events::SchedulingRecorder;
+use copepod_client::{Client, Shutdown, leader};
+
+/// Schedules until `shutdown`; with leader election only while it leads, and returns an error when it lost the lead.
+pub async fn run(client: Client, config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    let Some(election) = config.leader_election.clone() else {
+        shell::run(client.clone(), config, recorder(&client, &shutdown), shutdown).await;
+        return Ok(());
+    };
+    let lease = leader::Config {
+        lease_duration: election.lease_duration,
+        renew_deadline: election.renew_deadline,
+        retry_period: election.retry_period,
+        ..leader::Config::new(&election.namespace, &election.name, leader::identity())
+    };
+    let outcome = leader::run(client.clone(), lease, shutdown, |token| {
+        let recorder = recorder(&client, &token);
+        shell::run(client.clone(), config, recorder, token)
+    })
+    .await;
+    match outcome {
+        leader::Outcome::Ended => Ok(()),
+        leader::Outcome::Lost => anyhow::bail!("leaderelection lost"),
+    }
+}
+
+fn recorder(client: &Client, shutdown: &Shutdown) -> SchedulingRecorder {
+    SchedulingRecorder::new(client.clone(), config::SCHEDULER_NAME, shutdown.clone())
+}

@@ -5,6 +5,7 @@
 //! | [`server`] | the accept loop: handshake, HTTP/1.1 or HTTP/2, limits, drain |
 //! | [`limits`] | every bound of a connection, named |
 //! | [`tls`] | certificates with SNI and reload; client certificates that never fail a handshake |
+//! | [`component`] | health and metrics of a component that serves no API; shutdown by signals |
 //! | [`body`] | reading a request's body within a bound |
 //! | [`health`] | `/healthz`, `/livez`, `/readyz` in upstream's text |
 //! | [`metrics`] | counters, gauges, histograms in the Prometheus text format 0.0.4 |
@@ -15,6 +16,7 @@
 //! It does not route, authenticate or authorize: it hands a service the request with [`ConnectionInfo`] as an extension.
 
 pub mod body;
+pub mod component;
 pub mod features;
 pub mod flags;
 pub mod health;
