@@ -4,10 +4,7 @@
 //! [`crate::Registry`], and frames what comes back. It never looks into objects: an [`Object`] gives its bytes in the
 //! [`Form`] that the client negotiated.
 //!
-//! Bodies carry no type meta:
-//! * JSON: a whole object, `{"metadata":{..},..}`. Alone (GET, watch) it is written behind
-//!   `{"kind":"Pod","apiVersion":"v1",` and without its first byte; within a list it stands as it is.
-//! * Protobuf: the bare message: the `raw` of the `k8s\0` envelope, and an item of a list, as it is.
+//! Bodies carry no type meta; [`copepod_codec::frame`] puts around them what makes them an answer, an item or an event.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,11 +14,11 @@ use copepod_meta::{Gvk, Status, User, Value};
 use copepod_schema::{Media, TypeId};
 use parking_lot::Mutex;
 
-use crate::served::Served;
 pub use crate::object::{Listing, Object};
 pub use crate::options::{
     DeleteOptions, FieldValidation, GetOptions, ListOptions, PatchType, Preconditions, WriteOptions,
 };
+use crate::served::Served;
 pub use crate::watch::{EventKind, Watch, WatchEvent};
 
 /// Most warnings that one request collects: a `Warning` header each, and clients read few.
@@ -74,22 +71,11 @@ pub struct Target {
     pub subresource: String,
 }
 
-/// The encoding of a body that a client sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyMedia {
-    /// `application/json`
-    Json,
-    /// `application/yaml`
-    Yaml,
-    /// `application/vnd.kubernetes.protobuf`
-    Protobuf,
-}
-
 /// A body that a client sent.
 #[derive(Clone, Debug)]
 pub struct Body {
     /// How it is encoded.
-    pub media: BodyMedia,
+    pub media: copepod_codec::Media,
     /// The bytes, already limited in size by the edge.
     pub bytes: Bytes,
 }

@@ -3,16 +3,34 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use copepod_meta::Status;
+use copepod_codec::Body;
+use copepod_meta::{Status, Value};
+use copepod_store::cache::{Entry, ObjectCodec};
 
-use crate::api::Form;
+use crate::api::{Form, View};
+use crate::collection::Collection;
+use crate::errors;
+use crate::forms::{self, Part};
 use crate::served::Served;
+use crate::view;
 
 /// One object of the store at one revision, as one served version. Cheap to clone.
 #[derive(Clone)]
 pub struct Object {
     /// As what it is shown.
     pub served: Arc<Served>,
+    kept: Kept,
+}
+
+/// Where the bytes are.
+#[derive(Clone)]
+enum Kept {
+    /// In the cache, shared with all readers.
+    Entry(Arc<Collection>, Arc<Entry>),
+    /// With us: a write's result that the cache has not seen yet, or that was never stored (dry run).
+    Own { collection: Arc<Collection>, stored: Bytes, revision: u64 },
+    /// Nowhere: a tree in the served version of something that is not stored.
+    Tree(Arc<Value>),
 }
 
 impl std::fmt::Debug for Object {
@@ -22,13 +40,86 @@ impl std::fmt::Debug for Object {
 }
 
 impl Object {
-    /// Its bytes without type meta, see [`crate::api`]. Shared with every other reader of the same form.
-    pub fn body(&self, form: Form) -> Result<Bytes, Status> {
-        Err(Status::not_implemented(&format!("{form:?}")))
+    pub(crate) fn of_entry(served: &Arc<Served>, collection: &Arc<Collection>, entry: Arc<Entry>) -> Object {
+        Object { served: served.clone(), kept: Kept::Entry(collection.clone(), entry) }
     }
-    /// The revision that its `resourceVersion` shows.
+    pub(crate) fn of_bytes(
+        served: &Arc<Served>,
+        collection: &Arc<Collection>,
+        stored: Bytes,
+        revision: u64,
+    ) -> Object {
+        let kept = Kept::Own { collection: collection.clone(), stored, revision };
+        Object { served: served.clone(), kept }
+    }
+    pub(crate) fn of_tree(served: &Arc<Served>, tree: Arc<Value>) -> Object {
+        Object { served: served.clone(), kept: Kept::Tree(tree) }
+    }
+
+    /// Its bytes, to be framed by [`copepod_codec::frame`]. Shared with every other reader of the same form. Rows are whole JSON
+    /// objects.
+    pub fn body(&self, form: Form) -> Result<Body, Status> {
+        let part = match form.view {
+            View::Object => Part::All,
+            View::Partial => Part::Metadata,
+            View::Row(include) => {
+                return Ok(Body { bytes: view::row(self, include)?, form: copepod_codec::Form::Whole });
+            }
+        };
+        let number = |collection: &Collection| {
+            let (group, version) = (&self.served.resource.group, &self.served.version().version);
+            let number = collection.forms.number(group, version, form.media, part);
+            number.ok_or_else(|| Status::internal(format!("no form for {:?}", self.served)))
+        };
+        let (forms, bytes) = match &self.kept {
+            Kept::Entry(c, entry) => (&c.forms, entry.body(number(c)?, &*c.forms)),
+            Kept::Own { collection: c, stored, revision } => {
+                (&c.forms, c.forms.body(stored, *revision, number(c)?))
+            }
+            Kept::Tree(tree) => return forms::body_of(&self.served, tree, form.media, part),
+        };
+        let bytes = bytes.map_err(|e| errors::corrupt(&*e))?;
+        Ok(Body { bytes, form: forms.shape(form.media, part) })
+    }
+
+    /// The revision that its `resourceVersion` shows; 0 where it shows none.
     pub fn revision(&self) -> u64 {
-        0
+        match &self.kept {
+            Kept::Entry(_, entry) => entry.revision,
+            Kept::Own { revision, .. } => *revision,
+            Kept::Tree(_) => 0,
+        }
+    }
+
+    /// Its tree as the served version shows it, resourceVersion included, without type meta.
+    pub fn tree(&self) -> Result<Value, Status> {
+        let (group, version) = (&self.served.resource.group, &self.served.version().version);
+        let (collection, stored) = match &self.kept {
+            Kept::Entry(collection, entry) => (collection, &entry.stored),
+            Kept::Own { collection, stored, .. } => (collection, stored),
+            Kept::Tree(tree) => return Ok((**tree).clone()),
+        };
+        let tree = collection.forms.tree_as(group, version, stored, self.revision());
+        tree.map_err(|e| errors::corrupt(&*e))
+    }
+
+    /// Its namespace and name.
+    pub fn names(&self) -> Result<(String, String), Status> {
+        if let Kept::Entry(_, entry) = &self.kept {
+            return Ok((entry.attributes.namespace.to_string(), entry.attributes.name.to_string()));
+        }
+        let tree = self.hub()?;
+        let text = |member| tree.str_at(&["metadata", member]).to_string();
+        Ok((text("namespace"), text("name")))
+    }
+
+    /// Its hub tree.
+    pub(crate) fn hub(&self) -> Result<Value, Status> {
+        match &self.kept {
+            Kept::Entry(collection, entry) => collection.decode(&entry.stored, entry.revision),
+            Kept::Own { collection, stored, revision } => collection.decode(stored, *revision),
+            Kept::Tree(tree) => Ok((**tree).clone()),
+        }
     }
 }
 

@@ -144,10 +144,16 @@ impl WriteOptions {
         if let WriteKind::Patch(patch) = kind {
             if patch == PatchType::Apply {
                 if self.field_manager.is_empty() {
-                    errors.push(FieldError::required(&Path::new("fieldManager"), "is required for apply patch"));
+                    errors.push(FieldError::required(
+                        &Path::new("fieldManager"),
+                        "is required for apply patch",
+                    ));
                 }
             } else if self.force.is_some() {
-                errors.push(FieldError::forbidden(&Path::new("force"), "may not be specified for non-apply patch"));
+                errors.push(FieldError::forbidden(
+                    &Path::new("force"),
+                    "may not be specified for non-apply patch",
+                ));
             }
         }
         validate_field_manager(&self.field_manager, &mut errors);
@@ -211,6 +217,25 @@ impl DeleteOptions {
         }
         validate_dry_run(&self.dry_run, &mut errors);
         refuse("DeleteOptions", errors)
+    }
+
+    /// From a decoded `DeleteOptions`.
+    pub fn from_value(value: &Value) -> DeleteOptions {
+        let text = |path: &[&str]| value.at(path).as_str().map(str::to_string);
+        DeleteOptions {
+            grace_period_seconds: value.get("gracePeriodSeconds").as_int(),
+            preconditions: Preconditions {
+                uid: text(&["preconditions", "uid"]),
+                resource_version: text(&["preconditions", "resourceVersion"]),
+            },
+            orphan_dependents: value.get("orphanDependents").as_bool(),
+            propagation_policy: text(&["propagationPolicy"]),
+            dry_run: value
+                .list_at(&["dryRun"])
+                .iter()
+                .filter_map(|v| v.as_str().map(str::to_string))
+                .collect(),
+        }
     }
 
     /// The options as admission sees them.

@@ -3,12 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use copepod_meta::{Admission, Authorizer, BoxFuture, Lister, Status, User, Value, Writer};
-use copepod_store::{Store, StoreError};
+use std::collections::HashMap;
+use std::sync::{OnceLock, Weak};
 
-use crate::api::*;
+use arc_swap::ArcSwap;
+use copepod_kinds::Kind;
+use copepod_meta::{Admission, Authorizer, BoxFuture, GroupResource, Lister, Status, User, Value, Writer};
+use copepod_schema::Resource;
+use copepod_store::cache::BodyBudget;
+use copepod_store::{Store, StoreError};
+use tokio::sync::watch;
+
+use crate::collection::{Collection, Ground};
 use crate::served::{Served, Table};
+use crate::special::Addresses;
+use crate::types::Types;
 
 /// What the registry needs to know of its surroundings.
 pub struct Config {
@@ -34,10 +43,24 @@ pub struct Deciders {
     pub admission: Arc<dyn Admission>,
     /// For create on update, escalation checks and access reviews.
     pub authorizer: Arc<dyn Authorizer>,
+    /// For escalation checks of roles and bindings.
+    pub rules: Arc<dyn RuleResolver>,
     /// For TokenReview.
     pub tokens: Arc<dyn TokenReviewer>,
     /// For TokenRequest; `None`: the server signs no tokens.
     pub issuer: Option<Arc<dyn TokenIssuer>>,
+}
+
+/// Who says which RBAC rules a user holds.
+pub trait RuleResolver: Send + Sync {
+    /// The rules of `wanted` (`PolicyRule` trees) that the user does not hold in the namespace ("": cluster-wide), as messages
+    /// print them (`{APIGroups:[""], Resources:["pods"], Verbs:["get"]}`), compacted, sorted. None: the user holds them all.
+    fn missing<'a>(
+        &'a self,
+        user: &'a User,
+        namespace: &'a str,
+        wanted: &'a [Value],
+    ) -> BoxFuture<'a, Result<Vec<String>, Status>>;
 }
 
 /// Who says whose token it is.
@@ -83,25 +106,82 @@ pub trait TokenIssuer: Send + Sync {
 /// All resources over one store.
 pub struct Registry {
     table: ArcSwap<Table>,
+    /// Tells of new tables by their generation.
+    generation: watch::Sender<u64>,
+    collections: ArcSwap<HashMap<GroupResource, Arc<Collection>>>,
+    deciders: OnceLock<Deciders>,
+    /// Becomes true when watches are to end.
+    ending: watch::Sender<bool>,
+    pub(crate) addresses: Addresses,
+    pub(crate) store: Arc<dyn Store>,
+    prefix: String,
+    pub(crate) me: Weak<Registry>,
 }
 
 impl Registry {
-    /// Opens: makes the table of resources and begins to fill the caches. `deciders` is called once with the registry's reader
-    /// and writer.
+    /// Opens: makes the table of resources. `deciders` is called once with the registry's reader and writer.
     pub async fn open(
         config: Config,
         deciders: impl FnOnce(Arc<dyn Lister>, Arc<dyn Writer>) -> Deciders,
     ) -> Result<Arc<Registry>, StoreError> {
-        let _ = (config, deciders);
-        Err(StoreError::Rejected("not open yet".into()))
+        // The store has to answer before anything is promised.
+        config.store.current_revision().await?;
+        let budget = BodyBudget::new(config.body_cache_bytes_max);
+        let ground = Ground {
+            store: &config.store,
+            prefix: &config.prefix,
+            budget: &budget,
+            event_ttl_seconds: config.event_ttl.as_secs(),
+            feature: config.feature,
+        };
+        let resources: Vec<Arc<Resource>> =
+            copepod_schema::resources().iter().cloned().map(Arc::new).collect();
+        let collections = make_collections(&resources, &ground);
+        let rows = make_rows(&resources, &collections);
+        let registry = Arc::new_cyclic(|me| Registry {
+            table: ArcSwap::from_pointee(Table::new(rows, 1)),
+            generation: watch::Sender::new(1),
+            collections: ArcSwap::from_pointee(collections),
+            deciders: OnceLock::new(),
+            ending: watch::Sender::new(false),
+            addresses: Addresses::new(config.service_cidrs, config.node_ports),
+            store: config.store.clone(),
+            prefix: config.prefix.trim_end_matches('/').to_string(),
+            me: me.clone(),
+        });
+        let deciders = deciders(registry.lister(), registry.writer());
+        let first = registry.deciders.set(deciders).is_ok();
+        debug_assert!(first, "a registry is opened once");
+        Ok(registry)
     }
 
-    /// Waits until every cache holds the store's state: readiness.
-    pub async fn ready(&self) {}
+    pub(crate) fn deciders(&self) -> &Deciders {
+        self.deciders
+            .get()
+            .expect("set before `open` hands the registry out; nothing writes from within `open`")
+    }
 
-    /// Whether every cache holds the store's state, and which do not.
+    /// The stored resource of a name; resources that cohabit share one.
+    pub(crate) fn collection(&self, resource: &GroupResource) -> Result<Arc<Collection>, Status> {
+        let found = self.collections.load().get(resource).cloned();
+        found.ok_or_else(|| Status::internal(format!("{resource} is not stored here")))
+    }
+
+    /// Where the node ports in use are kept. upstream: pkg/registry/core/rest RangeAllocation's base key
+    pub(crate) fn ranges_key(&self) -> Vec<u8> {
+        format!("{}/ranges/servicenodeports", self.prefix).into_bytes()
+    }
+
+    /// Starts to fill all caches, for servers that expect all of them to be used.
+    pub fn warm(&self) {
+        self.collections.load().values().for_each(|c| c.cache.start());
+    }
+
+    /// The caches that were started and are not filled yet: readiness.
     pub fn not_ready(&self) -> Vec<String> {
-        Vec::new()
+        let collections = self.collections.load();
+        let waiting = collections.iter().filter(|(_, c)| !c.cache.is_ready());
+        waiting.map(|(resource, _)| resource.to_string()).collect()
     }
 
     /// The resource at a served version.
@@ -114,98 +194,63 @@ impl Registry {
         self.table.load_full()
     }
 
-    /// Wakes when the table was replaced.
-    pub async fn table_changed(&self, since: u64) {
-        let _ = since;
-        std::future::pending().await
+    /// Tells the generation of each new table.
+    pub fn table_changes(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
     }
 
-    /// Reads for admission and access.
-    pub fn lister(self: &Arc<Self>) -> Arc<dyn Lister> {
-        unreachable!("not open yet")
+    /// Ends all watches. Writes under way finish.
+    pub fn shutdown(&self) {
+        self.ending.send_replace(true);
     }
 
-    /// Writes for bootstrap and quota: a client with all rights.
-    pub fn writer(self: &Arc<Self>) -> Arc<dyn Writer> {
-        unreachable!("not open yet")
+    pub(crate) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
     }
+}
 
-    /// Ends all watches and stops following the store. Writes under way finish.
-    pub async fn shutdown(&self) {}
+/// One collection for each stored form; resources that keep the same objects share it.
+fn make_collections(resources: &[Arc<Resource>], ground: &Ground) -> HashMap<GroupResource, Arc<Collection>> {
+    let mut made = HashMap::new();
+    for owner in resources {
+        let Some(storage) = owner.storage.as_ref().filter(|s| s.group == owner.group) else { continue };
+        let shows = |r: &&Arc<Resource>| {
+            r.group != owner.group && r.storage.as_ref().is_some_and(|s| s.prefix == storage.prefix)
+        };
+        let mut seen_as = vec![owner.clone()];
+        seen_as.extend(resources.iter().filter(shows).cloned());
+        let collection = Arc::new(Collection::new(
+            owner.clone(),
+            storage.clone(),
+            Types::Builtin,
+            seen_as.clone(),
+            ground,
+        ));
+        for resource in seen_as {
+            made.insert(GroupResource::new(&resource.group, &resource.plural), collection.clone());
+        }
+    }
+    made
+}
 
-    /// GET of an object or a subresource.
-    pub async fn get(&self, caller: &Caller, target: &Target, options: &GetOptions) -> Result<Answer, Status> {
-        let _ = (caller, target, options);
-        Err(Status::not_implemented("get"))
-    }
-    /// GET of a collection. A `target.name` selects one object.
-    pub async fn list(&self, caller: &Caller, target: &Target, options: ListOptions) -> Result<Listing, Status> {
-        let _ = (caller, target, options);
-        Err(Status::not_implemented("list"))
-    }
-    /// GET of a collection with `watch=1`. `timeoutSeconds` is the edge's to enforce.
-    pub async fn watch(&self, caller: &Caller, target: &Target, options: ListOptions) -> Result<Watch, Status> {
-        let _ = (caller, target, options);
-        Err(Status::not_implemented("watch"))
-    }
-    /// POST to a collection or a subresource.
-    pub async fn create(
-        &self,
-        caller: &Caller,
-        target: &Target,
-        body: Body,
-        options: &WriteOptions,
-    ) -> Result<Answer, Status> {
-        let _ = (caller, target, body, options);
-        Err(Status::not_implemented("create"))
-    }
-    /// PUT.
-    pub async fn update(
-        &self,
-        caller: &Caller,
-        target: &Target,
-        body: Body,
-        options: &WriteOptions,
-    ) -> Result<Answer, Status> {
-        let _ = (caller, target, body, options);
-        Err(Status::not_implemented("update"))
-    }
-    /// PATCH. `body.media` says how an apply patch is written; other patches are JSON.
-    pub async fn patch(
-        &self,
-        caller: &Caller,
-        target: &Target,
-        kind: PatchType,
-        body: Body,
-        options: &WriteOptions,
-    ) -> Result<Answer, Status> {
-        let _ = (caller, target, kind, body, options);
-        Err(Status::not_implemented("patch"))
-    }
-    /// DELETE of an object.
-    pub async fn delete(
-        &self,
-        caller: &Caller,
-        target: &Target,
-        options: &DeleteOptions,
-    ) -> Result<Answer, Status> {
-        let _ = (caller, target, options);
-        Err(Status::not_implemented("delete"))
-    }
-    /// DELETE of a collection: the objects that were selected, as they were.
-    pub async fn delete_collection(
-        &self,
-        caller: &Caller,
-        target: &Target,
-        list: ListOptions,
-        options: &DeleteOptions,
-    ) -> Result<Listing, Status> {
-        let _ = (caller, target, list, options);
-        Err(Status::not_implemented("deletecollection"))
-    }
-    /// `DeleteOptions` from a body.
-    pub fn decode_delete_options(&self, body: &Body) -> Result<DeleteOptions, Status> {
-        let _ = body;
-        Err(Status::not_implemented("DeleteOptions"))
-    }
+/// A row for each version of each resource.
+fn make_rows(
+    resources: &[Arc<Resource>],
+    collections: &HashMap<GroupResource, Arc<Collection>>,
+) -> Vec<Arc<Served>> {
+    let row = |resource: &Arc<Resource>, kind: &Kind, index| {
+        let name = GroupResource::new(&resource.group, &resource.plural);
+        Arc::new(Served {
+            resource: resource.clone(),
+            index,
+            types: Types::Builtin,
+            kind: kind.clone(),
+            collection: collections.get(&name).cloned(),
+        })
+    };
+    let rows = resources.iter().flat_map(|resource| {
+        let kind = copepod_kinds::kind_of(resource);
+        (0..resource.versions.len()).map(move |index| row(resource, &kind, index))
+    });
+    rows.collect()
 }

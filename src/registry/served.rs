@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use copepod_kinds::Kind;
 use copepod_meta::{GroupResource, Gvk, Gvr};
-use copepod_schema::{Resource, ServedVersion, TypeId, Universe};
+use copepod_schema::{Resource, ServedVersion, TypeId};
 
 use crate::collection::Collection;
+use crate::types::Types;
 
 /// One resource at one served version.
 pub struct Served {
@@ -15,9 +17,11 @@ pub struct Served {
     /// Which of `resource.versions` this is.
     pub index: usize,
     /// Where the resource's types live.
-    pub universe: &'static Universe,
-    /// The machinery behind it, shared by all its versions.
-    pub(crate) collection: Arc<Collection>,
+    pub types: Types,
+    /// How the kind behaves.
+    pub kind: Kind,
+    /// The stored objects behind it, shared by all its versions; none for reviews and the like.
+    pub(crate) collection: Option<Arc<Collection>>,
 }
 
 impl std::fmt::Debug for Served {

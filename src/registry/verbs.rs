@@ -1,0 +1,225 @@
+//! The verbs that write: what stands between a client's bytes and the road of a write.
+//!
+//! upstream: apiserver/pkg/endpoints/handlers/{create,update,patch,delete}.go
+
+use std::sync::Arc;
+
+use copepod_meta::{Gvk, Status, Value};
+
+use crate::api::*;
+use crate::call::Call;
+use crate::collection::Collection;
+use crate::managed;
+use crate::metadata::{check_name, dedup_owners, ensure_namespace, wipe_system_fields};
+use crate::options::WriteKind;
+use crate::patch::Patch;
+use crate::registry::Registry;
+use crate::served::Served;
+use crate::special::{self, Ask};
+use crate::wire::{self, Expected};
+use crate::write::Update;
+
+impl Registry {
+    /// POST to a collection or a subresource.
+    pub async fn create(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        body: Body,
+        options: &WriteOptions,
+    ) -> Result<Answer, Status> {
+        options.validate(WriteKind::Create)?;
+        if let Some(special) = special::find(target) {
+            return special.create(Ask { registry: self, caller, target }, body, options).await;
+        }
+        let collection = target.collection("create")?;
+        if !target.subresource.is_empty() {
+            return Err(Status::method_not_supported(&target.served.group_resource(), "create"));
+        }
+        let mut object = decode_hub(caller, &target.served, &body, options)?;
+        wipe_system_fields(&mut object);
+        ensure_namespace(&mut object, namespace_of(target, collection))?;
+        let call = Call::new(
+            self,
+            caller,
+            target,
+            collection,
+            options.to_value(WriteKind::Create),
+            options.is_dry_run(),
+        )?;
+        let object = call.create(object).await?;
+        Ok(Answer::created(Content::Stored(object)))
+    }
+
+    /// PUT.
+    pub async fn update(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        body: Body,
+        options: &WriteOptions,
+    ) -> Result<Answer, Status> {
+        options.validate(WriteKind::Update)?;
+        if let Some(special) = special::find(target) {
+            return special.update(Ask { registry: self, caller, target }, body, options).await;
+        }
+        let collection = target.collection("update")?;
+        let mut object = decode_hub(caller, &target.served, &body, options)?;
+        ensure_namespace(&mut object, namespace_of(target, collection))?;
+        check_name(&object, &target.name)?;
+        dedup_owners(&mut object, &caller.warnings, false);
+        let call = Call::new(
+            self,
+            caller,
+            target,
+            collection,
+            options.to_value(WriteKind::Update),
+            options.is_dry_run(),
+        )?;
+        let change = |old: Option<&Value>| {
+            let mut object = object.clone();
+            match old {
+                Some(old) => managed::on_update(&mut object, old),
+                None => managed::on_create(&mut object),
+            }
+            Ok(object)
+        };
+        let uid = Some(object.str_at(&["metadata", "uid"])).filter(|uid| !uid.is_empty());
+        let update = Update { change: &change, uid, revision: None, force_create: false };
+        let updated = call.update(&update).await?;
+        let code = if updated.created { 201 } else { 200 };
+        Ok(Answer { code, content: Content::Stored(updated.object) })
+    }
+
+    /// PATCH. `body.media` says how an apply patch is written; other patches are JSON.
+    pub async fn patch(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        kind: PatchType,
+        body: Body,
+        options: &WriteOptions,
+    ) -> Result<Answer, Status> {
+        options.validate(WriteKind::Patch(kind))?;
+        if let Some(special) = special::find(target) {
+            return special.patch(Ask { registry: self, caller, target }, kind, body, options).await;
+        }
+        let collection = target.collection("patch")?;
+        let patch = Patch::parse(kind, &body, options.directive())?;
+        let call = Call::new(
+            self,
+            caller,
+            target,
+            collection,
+            options.to_value(WriteKind::Update),
+            options.is_dry_run(),
+        )?;
+        let served = &target.served;
+        let (strategy, version) = (served.kind.strategy, served.version().version.as_ref());
+        let change = |old: Option<&Value>| {
+            let Some(old) = old else {
+                return Err(Status::not_found(&served.group_resource(), &target.name));
+            };
+            let mut current = old.clone();
+            strategy.from_hub(version, &mut current);
+            let mut object =
+                patch.apply(&served.types, served.ty(), &served.gvk(), &current, &caller.warnings)?;
+            to_hub(served, &mut object);
+            managed::on_update(&mut object, old);
+            ensure_namespace(&mut object, namespace_of(target, collection))?;
+            check_name(&object, &target.name)?;
+            Ok(object)
+        };
+        let update = Update { change: &change, uid: None, revision: None, force_create: false };
+        let updated = call.update(&update).await?;
+        let code = if updated.created { 201 } else { 200 };
+        Ok(Answer { code, content: Content::Stored(updated.object) })
+    }
+
+    /// DELETE of an object.
+    pub async fn delete(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        options: &DeleteOptions,
+    ) -> Result<Answer, Status> {
+        options.validate()?;
+        let collection = target.collection("delete")?;
+        if !target.subresource.is_empty() {
+            return Err(Status::method_not_supported(&target.served.group_resource(), "delete"));
+        }
+        let call = Call::new(self, caller, target, collection, options.to_value(), options.is_dry_run())?;
+        let deleted = call.delete(options, &target.name).await?;
+        let accepted = !deleted.gone && options.orphan_dependents == Some(false);
+        Ok(Answer { code: if accepted { 202 } else { 200 }, content: deleted.content })
+    }
+
+    /// DELETE of a collection: the objects that were selected, as they were.
+    pub async fn delete_collection(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        mut list: ListOptions,
+        options: &DeleteOptions,
+    ) -> Result<Listing, Status> {
+        let collection = target.collection("deletecollection")?;
+        list.set_defaults();
+        list.validate()?;
+        options.validate()?;
+        let listing = self.list_objects(collection, target, &list).await?;
+        for object in &listing.objects {
+            let (namespace, name) = object.names()?;
+            let one = Target { namespace, name, ..target.clone() };
+            let call = Call::new(self, caller, &one, collection, options.to_value(), options.is_dry_run())?;
+            match call.delete(options, "").await {
+                // Somebody else deleted it meanwhile.
+                Err(status) if status.reason == copepod_meta::Reason::NotFound => {}
+                Err(status) => return Err(status),
+                Ok(_) => {}
+            }
+        }
+        Ok(listing)
+    }
+
+    /// `DeleteOptions` from a body, of whichever group the client says.
+    pub fn decode_delete_options(&self, body: &Body) -> Result<DeleteOptions, Status> {
+        let gvk = Gvk::new("meta.k8s.io", "v1", "DeleteOptions");
+        let types = copepod_schema::Universe::builtin();
+        let ty = types
+            .by_name("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
+            .ok_or_else(|| Status::internal("no type for DeleteOptions"))?;
+        let decoded = copepod_codec::decode(&body.bytes, body.media, types, ty, Some(&gvk))
+            .map_err(|failure| Status::bad_request(failure.error.to_string()))?;
+        if decoded.gvk.kind != gvk.kind {
+            return Err(Status::bad_request("decoded object cannot be converted to DeleteOptions"));
+        }
+        Ok(DeleteOptions::from_value(&decoded.value))
+    }
+}
+
+/// The namespace that an object of the request is in.
+pub(crate) fn namespace_of<'a>(target: &'a Target, collection: &Collection) -> &'a str {
+    if collection.resource.namespaced { &target.namespace } else { "" }
+}
+
+/// A request body of the target's own kind as a hub tree, defaulted.
+fn decode_hub(
+    caller: &Caller,
+    served: &Arc<Served>,
+    body: &Body,
+    options: &WriteOptions,
+) -> Result<Value, Status> {
+    let gvk = served.gvk();
+    let expected = Expected { types: &served.types, ty: served.ty(), gvk: &gvk, also: &[] };
+    let (mut object, _) = wire::decode_request(body, &expected, options.directive(), &caller.warnings)?;
+    to_hub(served, &mut object);
+    Ok(object)
+}
+
+/// Defaults of the served version, then the hub.
+pub(crate) fn to_hub(served: &Served, object: &mut Value) {
+    let (strategy, version) = (served.kind.strategy, served.version().version.as_ref());
+    copepod_merge::defaults::apply_defaults(object, &served.types, served.ty());
+    strategy.default(version, object);
+    strategy.to_hub(version, object);
+}
