@@ -7,7 +7,7 @@
 //! `get` takes a dotted name for several steps at once (no field of the API has a dot in its name; map keys do, so they
 //! go through [`At::key`]).
 
-use copepod_meta::{ErrorList, FieldError, Map, Path, Value};
+use copepod_meta::{ErrorList, FieldError, Map, Path, Value, names};
 
 /// A value and where it is.
 #[derive(Clone, Copy, Debug)]
@@ -170,6 +170,43 @@ impl<'v, 'p> At<'v, 'p> {
         e.push(FieldError::too_many(&self.path, actual, max));
     }
 
+    /// Complains if nothing is there; whether something is.
+    pub fn need(&self, e: &mut ErrorList) -> bool {
+        if self.is_empty() {
+            self.required(e, "");
+        }
+        !self.is_empty()
+    }
+    /// Must be a DNS-1123 label.
+    pub fn dns_label(&self, e: &mut ErrorList) {
+        self.invalid_each(e, names::dns1123_label(self.str()));
+    }
+    /// Must be a DNS-1123 subdomain.
+    pub fn dns_subdomain(&self, e: &mut ErrorList) {
+        self.invalid_each(e, names::dns1123_subdomain(self.str()));
+    }
+    /// Must be a qualified name (label key).
+    pub fn qualified_name(&self, e: &mut ErrorList) {
+        self.invalid_each(e, names::qualified_name(self.str()));
+    }
+    /// Must be a port number.
+    pub fn port(&self, e: &mut ErrorList) {
+        for message in names::port_number(self.int()) {
+            self.invalid_int(e, message);
+        }
+    }
+    /// Must be within bounds.
+    pub fn in_range(&self, e: &mut ErrorList, low: i64, high: i64) {
+        if !(low..=high).contains(&self.int()) {
+            self.invalid_int(e, names::range_error(low, high));
+        }
+    }
+    /// Must be a user or group id, if set. upstream: IsValidUserID, IsValidGroupID
+    pub fn id(&self, e: &mut ErrorList) {
+        if self.is_set() {
+            self.in_range(e, 0, i64::from(i32::MAX));
+        }
+    }
     /// Must not be below 0. upstream: ValidateNonnegativeField
     pub fn not_negative(&self, e: &mut ErrorList) {
         if self.int() < 0 {

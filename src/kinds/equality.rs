@@ -1,6 +1,9 @@
 //! When two trees mean the same. upstream: apimachinery/pkg/api/equality Semantic.DeepEqual
 
 use copepod_meta::Value;
+use copepod_schema::{Field, Special, Type, TypeId, Universe};
+
+use crate::core::resources::quantity;
 
 /// Whether two trees mean the same: a zero value and an absent one are equal, order of lists counts.
 ///
@@ -23,6 +26,42 @@ fn is_zero(v: &Value) -> bool {
         Value::Map(m) => m.iter().all(|(_, v)| is_zero(v)),
         other => other.is_empty(),
     }
+}
+
+/// As [`same`], by the facts of a built-in type (`io.k8s.api.core.v1.PodSpec`): a pointer to a zero is something, a
+/// quantity is its amount. Upstream's words for it: nil and empty lists and maps are equal, nil and empty structs are not.
+pub fn same_as(a: &Value, b: &Value, name: &str) -> bool {
+    let universe = Universe::builtin();
+    match universe.by_name(name) {
+        Some(id) => same_typed(universe, a, b, id),
+        None => same(a, b),
+    }
+}
+
+fn same_typed(universe: &Universe, a: &Value, b: &Value, id: TypeId) -> bool {
+    match universe.get(id) {
+        Type::Struct(ty) => ty.fields.iter().all(|field| same_member(universe, a, b, field)),
+        Type::List(list) => {
+            let (x, y) = (a.list_at(&[]), b.list_at(&[]));
+            x.len() == y.len() && x.iter().zip(y).all(|(v, w)| same_typed(universe, v, w, list.elem))
+        }
+        Type::Map(map) => {
+            let (x, y) = (a.map_at(&[]), b.map_at(&[]));
+            let mut pairs = x.iter().zip(y.iter());
+            x.len() == y.len()
+                && pairs.all(|((k, v), (l, w))| k == l && same_typed(universe, v, w, map.value))
+        }
+        Type::Special(Special::Quantity) => a == b || quantity(a) == quantity(b),
+        _ => same(a, b),
+    }
+}
+
+fn same_member(universe: &Universe, a: &Value, b: &Value, field: &Field) -> bool {
+    let (x, y) = (a.get(&field.json), b.get(&field.json));
+    if field.pointer && x.is_null() != y.is_null() {
+        return false;
+    }
+    same_typed(universe, x, y, field.ty)
 }
 
 #[cfg(test)]

@@ -131,6 +131,13 @@ pub fn bump_generation_if_spec_changed(object: &mut Value, old: &Value) {
     }
 }
 
+/// The same by the facts of the spec's type.
+pub fn bump_generation_if_changed(object: &mut Value, old: &Value, spec_type: &str) {
+    if !crate::equality::same_as(object.get("spec"), old.get("spec"), spec_type) {
+        bump_generation(object, old);
+    }
+}
+
 /// Whether two objects are the same apart from some members.
 fn same_but(a: &Value, b: &Value, members: &[&str]) -> bool {
     let rest = |x: &Value, y: &Value| {

@@ -8,10 +8,14 @@
 //! Everything is pure. Trees are in the kind's hub version unless a method names one. A kind without a row gets
 //! [`generic`]'s strategy, so that every kind is served; `lacking_full_validation` names those.
 
+pub mod capabilities;
 pub mod cells;
 pub mod check;
+mod diff;
 pub mod equality;
 pub mod generic;
+#[cfg(test)]
+mod goldens;
 pub mod metadata;
 pub mod print;
 pub mod strategy;
@@ -19,6 +23,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
+mod certificates;
 mod core;
 
 pub use check::At;

@@ -59,6 +59,38 @@ pub fn validate(
     managed_fields(meta.get("managedFields"), e);
 }
 
+/// The rule that upstream's core validation adds to metadata: a finalizer is a well-known one or has a domain.
+/// The strategies of the kinds that it is for call this first. upstream: validation.go validateKubeFinalizerName
+pub fn standard_finalizers(object: &Value, e: &mut ErrorList) {
+    let root = At::root(object);
+    for item in root.get("metadata.finalizers").items() {
+        if !item.str().contains('/') && !matches!(item.str(), "kubernetes" | ORPHAN | FOREGROUND) {
+            item.invalid_str(
+                e,
+                item.str(),
+                "name is neither a standard finalizer name nor is it fully qualified",
+            );
+        }
+    }
+}
+
+/// [`validate`] and [`standard_finalizers`]: what many kinds repeat on update.
+pub fn validate_core(
+    object: &Value,
+    namespaced: bool,
+    name_rule: &dyn Fn(&str, bool) -> Vec<String>,
+    e: &mut ErrorList,
+) {
+    validate(object, namespaced, name_rule, e);
+    standard_finalizers(object, e);
+}
+
+/// [`validate_update`] and [`standard_finalizers`]: what many kinds repeat on update.
+pub fn validate_update_core(object: &Value, old: &Value, e: &mut ErrorList) {
+    validate_update(object, old, e);
+    standard_finalizers(object, e);
+}
+
 /// What an update may not do to metadata. upstream: ValidateObjectMetaAccessorUpdate
 pub fn validate_update(object: &Value, old: &Value, e: &mut ErrorList) {
     let (root, old_root) = (At::root(object), At::root(old));

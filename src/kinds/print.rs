@@ -3,9 +3,11 @@
 //! Types of `k8s.io/api` and meta have JSON tags and print as on the wire. Upstream's internal types have none: they print
 //! every field under its Go name, absent ones as `null` or zero.
 
-use copepod_meta::{Value, field::print_value};
+use copepod_meta::{Value, debug_json, field::print_value};
 use copepod_schema::{Omit, Scalar, Special, Type, TypeId, Universe};
+use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 /// Type name of an owner reference.
 pub const OWNER_REFERENCE: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference";
@@ -28,7 +30,7 @@ pub fn json(value: &Value, name: &str) -> String {
     let universe = Universe::builtin();
     let Some(id) = universe.by_name(name) else { return print_value(value) };
     let mut out = String::new();
-    write(&mut out, universe, value, id, false);
+    write(&mut out, universe, value, id);
     out
 }
 
@@ -38,26 +40,248 @@ pub fn json_list(value: &Value, name: &str) -> String {
     format!("[{}]", items.join(","))
 }
 
-/// JSON of an internal type: Go's names, nothing left out.
-pub fn internal_json(value: &Value, name: &str) -> String {
-    let universe = Universe::builtin();
-    let Some(id) = universe.by_name(name) else { return print_value(value) };
+/// JSON of one of upstream's internal types, `core/PodSpec`: Go's names, nothing left out.
+pub fn internal(value: &Value, name: &str) -> String {
     let mut out = String::new();
-    write(&mut out, universe, value, id, true);
+    write_internal(&mut out, value, name, value, None, 0);
     out
 }
 
-fn write(out: &mut String, universe: &Universe, value: &Value, id: TypeId, internal: bool) {
+/// JSON of a list of such values.
+pub fn internal_list(value: &Value, name: &str) -> String {
+    let items: Vec<String> = value.list_at(&[]).iter().map(|v| internal(v, name)).collect();
+    format!("[{}]", items.join(","))
+}
+
+/// The same over several lines, indented by one space.
+pub fn pretty(value: &Value, name: &str) -> String {
+    let mut out = String::new();
+    write_internal(&mut out, value, name, value, Some(1), 0);
+    out
+}
+
+/// A field of an internal type: its name in Go, in JSON, what it holds (`*core/Probe`, `[]string`, `wire:Time`, ...).
+struct InternalField {
+    go: &'static str,
+    json: &'static str,
+    holds: &'static str,
+}
+
+static INTERNAL: LazyLock<HashMap<&'static str, Vec<InternalField>>> = LazyLock::new(|| {
+    let mut all: HashMap<&'static str, Vec<InternalField>> = HashMap::new();
+    for line in include_str!("internal.tsv").lines() {
+        let mut parts = line.split('\t');
+        let mut next = || parts.next().unwrap_or("");
+        let ty = next();
+        all.entry(ty).or_default().push(InternalField { go: next(), json: next(), holds: next() });
+    }
+    all
+});
+
+/// Members that the wire keeps in the spec and upstream's internal type in its security context.
+const MOVED_TO_SECURITY_CONTEXT: [&str; 5] =
+    ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostUsers"];
+
+/// The fields of embedded metadata that templates can have.
+static OBJECT_META: &[InternalField] = &[
+    InternalField { go: "name", json: "name", holds: "meta:string" },
+    InternalField { go: "labels", json: "labels", holds: "meta:{}string" },
+    InternalField { go: "annotations", json: "annotations", holds: "meta:{}string" },
+    InternalField { go: "finalizers", json: "finalizers", holds: "meta:[]string" },
+];
+
+fn fields_of(name: &str, out: &mut Vec<&'static InternalField>) {
+    for field in INTERNAL.get(name).map_or(&[][..], Vec::as_slice) {
+        if field.holds == "wire:ObjectMeta" && field.go.is_empty() {
+            out.extend(OBJECT_META);
+        } else if field.go.is_empty() {
+            fields_of(field.holds, out);
+        } else {
+            out.push(field);
+        }
+    }
+}
+
+fn write_internal(
+    out: &mut String,
+    value: &Value,
+    holds: &str,
+    spec: &Value,
+    indent: Option<usize>,
+    depth: usize,
+) {
+    if let Some(inner) = holds.strip_prefix('*') {
+        return match value {
+            Value::Null => out.push_str("null"),
+            value => write_internal(out, value, inner, spec, indent, depth),
+        };
+    }
+    if let Some(inner) = holds.strip_prefix("[]") {
+        return match value {
+            Value::Null => out.push_str("null"),
+            value => {
+                let items: Vec<_> = value.list_at(&[]).iter().map(|v| (None, v)).collect();
+                write_items(out, &items, &|_| inner, ('[', ']'), spec, indent, depth);
+            }
+        };
+    }
+    if let Some(inner) = holds.strip_prefix("{}") {
+        return match value {
+            Value::Null => out.push_str("null"),
+            value => {
+                let items: Vec<_> = value.map_at(&[]).iter().map(|(k, v)| (Some(k), v)).collect();
+                write_items(out, &items, &|_| inner, ('{', '}'), spec, indent, depth);
+            }
+        };
+    }
+    match holds {
+        "string" | "bool" | "number" => write_scalar(out, value, holds),
+        "bytes" => out.push_str(if value.is_null() { "null" } else { "\"\"" }),
+        wire if wire.starts_with("wire:") => write_wire(out, value, &wire[5..], indent, depth),
+        name => {
+            let mut fields = Vec::new();
+            fields_of(name, &mut fields);
+            let moved = name == "core/PodSecurityContext";
+            let spec = if name == "core/PodSpec" { value } else { spec };
+            let items: Vec<_> = fields
+                .iter()
+                .filter_map(|f| {
+                    // Embedded metadata prints its own fields, those that say something.
+                    if f.holds.starts_with("meta:") {
+                        let member = value.get("metadata").get(f.json);
+                        return (!member.is_empty()).then_some((
+                            Some(f.go),
+                            member,
+                            &f.holds["meta:".len()..],
+                        ));
+                    }
+                    let owner =
+                        if moved && MOVED_TO_SECURITY_CONTEXT.contains(&f.json) { spec } else { value };
+                    Some((Some(f.go), owner.get(f.json), f.holds))
+                })
+                .collect();
+            let holds: Vec<&str> = items.iter().map(|(_, _, holds)| *holds).collect();
+            let items: Vec<_> = items.into_iter().map(|(name, value, _)| (name, value)).collect();
+            write_items(out, &items, &|i| holds[i], ('{', '}'), spec, indent, depth);
+        }
+    }
+}
+
+fn write_items<'a>(
+    out: &mut String,
+    items: &[(Option<&str>, &Value)],
+    holds: &dyn Fn(usize) -> &'a str,
+    (open, close): (char, char),
+    spec: &Value,
+    indent: Option<usize>,
+    depth: usize,
+) {
+    let line = |out: &mut String, depth: usize| {
+        if let Some(width) = indent {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', width * depth));
+        }
+    };
+    out.push(open);
+    for (i, (key, value)) in items.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        line(out, depth + 1);
+        if let Some(key) = key {
+            out.push_str(&debug_json::to_string(&Value::string(key)));
+            out.push_str(if indent.is_some() { ": " } else { ":" });
+        }
+        write_internal(out, value, holds(i), spec, indent, depth + 1);
+    }
+    if !items.is_empty() {
+        line(out, depth);
+    }
+    out.push(close);
+}
+
+fn write_scalar(out: &mut String, value: &Value, holds: &str) {
+    match (value, holds) {
+        (Value::Null, "string") => out.push_str("\"\""),
+        (Value::Null, "bool") => out.push_str("false"),
+        (Value::Null, _) => out.push('0'),
+        (value, _) => out.push_str(&debug_json::to_string(value)),
+    }
+}
+
+/// A type with JSON of its own inside an internal one.
+fn write_wire(out: &mut String, value: &Value, name: &str, indent: Option<usize>, depth: usize) {
+    let text = match (value, name) {
+        (Value::Null, "Time" | "MicroTime") => "null".into(),
+        (Value::Null, "Quantity") => "\"0\"".into(),
+        (Value::Null, "IntOrString") => "0".into(),
+        (Value::Null, "ObjectMeta" | "LabelSelector") => "{}".into(),
+        (value, "ObjectMeta" | "LabelSelector" | "OwnerReference") => {
+            json(value, &format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"))
+        }
+        (value, _) => debug_json::to_string(value),
+    };
+    match indent {
+        Some(width) if text.len() > 2 && text.starts_with(['{', '[']) => {
+            out.push_str(&reindent(&text, width, depth))
+        }
+        _ => out.push_str(&text),
+    }
+}
+
+/// Compact JSON over several lines, as Go's MarshalIndent.
+fn reindent(text: &str, width: usize, mut depth: usize) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    let (mut quoted, mut escaped) = (false, false);
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n(' ', width * depth));
+    };
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if quoted {
+            out.push(c);
+            quoted = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            continue;
+        }
+        match c {
+            '{' | '[' => {
+                out.push(c);
+                if !matches!(chars.peek(), Some('}' | ']')) {
+                    depth += 1;
+                    line(&mut out, depth);
+                } else if let Some(close) = chars.next() {
+                    out.push(close);
+                }
+            }
+            '}' | ']' => {
+                depth -= 1;
+                line(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            _ => {
+                quoted = c == '"';
+                out.push(c);
+            }
+        }
+    }
+    out
+}
+
+fn write(out: &mut String, universe: &Universe, value: &Value, id: TypeId) {
     match universe.get(id) {
         Type::Struct(ty) => {
-            // meta types keep their JSON tags inside internal ones.
-            let internal = internal && !ty.name.contains("apimachinery");
             out.push('{');
             let mut first = true;
             for field in &ty.fields {
                 let member = value.get(&field.json);
-                if !internal
-                    && member.is_empty()
+                if member.is_empty()
                     && field.omit != Omit::Never
                     && (field.pointer || !is_struct(universe, field.ty))
                     && (member.is_null() || !field.pointer)
@@ -67,12 +291,12 @@ fn write(out: &mut String, universe: &Universe, value: &Value, id: TypeId, inter
                 if !std::mem::take(&mut first) {
                     out.push(',');
                 }
-                let name = if internal && !field.go_name.is_empty() { &field.go_name } else { &field.json };
+                let name = &field.json;
                 let _infallible = write!(out, "\"{name}\":");
                 if member.is_null() && (field.pointer || nilable(universe, field.ty)) {
                     out.push_str("null");
                 } else {
-                    write(out, universe, member, field.ty, internal);
+                    write(out, universe, member, field.ty);
                 }
             }
             out.push('}');
@@ -83,7 +307,7 @@ fn write(out: &mut String, universe: &Universe, value: &Value, id: TypeId, inter
                 if i > 0 {
                     out.push(',');
                 }
-                write(out, universe, item, list.elem, internal);
+                write(out, universe, item, list.elem);
             }
             out.push(']');
         }
@@ -93,9 +317,9 @@ fn write(out: &mut String, universe: &Universe, value: &Value, id: TypeId, inter
                 if i > 0 {
                     out.push(',');
                 }
-                out.push_str(&copepod_meta::debug_json::to_string(&Value::string(key)));
+                out.push_str(&debug_json::to_string(&Value::string(key)));
                 out.push(':');
-                write(out, universe, item, map.value, internal);
+                write(out, universe, item, map.value);
             }
             out.push('}');
         }
@@ -107,7 +331,7 @@ fn write(out: &mut String, universe: &Universe, value: &Value, id: TypeId, inter
         }),
         Type::Special(Special::Quantity) if value.is_null() => out.push_str("\"0\""),
         Type::Special(Special::IntOrString) if value.is_null() => out.push('0'),
-        _ => out.push_str(&copepod_meta::debug_json::to_string(value)),
+        _ => out.push_str(&debug_json::to_string(value)),
     }
 }
 

@@ -39,4 +39,5 @@ const fn part(
 }
 
 /// Every kind with a strategy of its own.
-pub static ROWS: &[Entry] = &[full("", "configmaps", "v1", &core::config_map::ConfigMap)];
+pub static ROWS: &[Entry] =
+    &[full("", "pods", "v1", &core::pod::Pod), full("", "configmaps", "v1", &core::config_map::ConfigMap)];

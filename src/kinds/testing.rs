@@ -43,3 +43,19 @@ pub fn context() -> Context<'static> {
         },
     }
 }
+
+/// Standard base64, as `[]byte` fields have it in JSON.
+pub fn base64(text: &str) -> Vec<u8> {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = text.bytes().filter_map(|c| ALPHABET.iter().position(|a| *a == c)).map(|d| d as u32);
+    let (mut out, mut bits, mut have) = (Vec::new(), 0u32, 0);
+    for digit in digits {
+        bits = bits << 6 | digit;
+        have += 6;
+        if have >= 8 {
+            have -= 8;
+            out.push((bits >> have) as u8);
+        }
+    }
+    out
+}

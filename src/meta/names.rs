@@ -23,6 +23,11 @@ pub fn range_error(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
 }
 
+/// The same for label keys and values, whose checks count in other words.
+fn max_bytes_error(max: usize) -> String {
+    format!("must be no more than {max} bytes")
+}
+
 fn regex_error(message: &str, pattern: &str, examples: &[&str]) -> String {
     if examples.is_empty() {
         return format!("{message} (regex used for validation is '{pattern}')");
@@ -206,7 +211,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
     if name.is_empty() {
         errors.push("name part must be non-empty".into());
     } else if name.len() > DNS1123_LABEL_MAX {
-        errors.push(format!("name part {}", max_len_error(DNS1123_LABEL_MAX)));
+        errors.push(format!("name part {}", max_bytes_error(DNS1123_LABEL_MAX)));
     }
     if !is_qualified_part(name) {
         errors.push(format!("name part {}", regex_error(message, QUALIFIED_FMT, &examples)));
@@ -218,7 +223,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
 pub fn label_value(value: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if value.len() > LABEL_VALUE_MAX {
-        errors.push(max_len_error(LABEL_VALUE_MAX));
+        errors.push(max_bytes_error(LABEL_VALUE_MAX));
     }
     if !value.is_empty() && !is_qualified_part(value) {
         let message = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \

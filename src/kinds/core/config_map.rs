@@ -17,31 +17,12 @@ pub struct ConfigMap;
 
 impl Strategy for ConfigMap {
     fn validate_create(&self, _cx: &Context, object: &Value, e: &mut ErrorList) {
-        let root = At::root(object);
-        let (data, binary) = (root.get("data"), root.get("binaryData"));
-        let mut bytes = 0;
-        for (key, value) in data.entries() {
-            for message in names::config_map_key(key) {
-                value.invalid_str(e, key, message);
-            }
-            if binary.map().contains_key(key) {
-                value.invalid_str(e, key, "duplicate of key present in binaryData");
-            }
-            bytes += value.len();
-        }
-        for (key, value) in binary.entries() {
-            for message in names::config_map_key(key) {
-                value.invalid_str(e, key, message);
-            }
-            bytes += value.len();
-        }
-        if bytes > DATA_BYTES_MAX {
-            root.too_long(e, DATA_BYTES_MAX);
-        }
+        crate::metadata::standard_finalizers(object, e);
+        validate_data(object, e);
     }
 
-    fn validate_update(&self, cx: &Context, object: &Value, old: &Value, e: &mut ErrorList) {
-        crate::metadata::validate_update(object, old, e);
+    fn validate_update(&self, _cx: &Context, object: &Value, old: &Value, e: &mut ErrorList) {
+        crate::metadata::validate_update_core(object, old, e);
         let root = At::root(object);
         if old.bool_at(&["immutable"]) {
             if !object.bool_at(&["immutable"]) {
@@ -53,8 +34,8 @@ impl Strategy for ConfigMap {
                 }
             }
         }
-        crate::metadata::validate(object, true, &|name, prefix| self.validate_name(name, prefix), e);
-        self.validate_create(cx, object, e);
+        crate::metadata::validate_core(object, true, &|name, prefix| self.validate_name(name, prefix), e);
+        validate_data(object, e);
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -64,5 +45,30 @@ impl Strategy for ConfigMap {
     fn row(&self, cx: &Context, object: &Value) -> Row {
         let keys = object.map_at(&["data"]).len() + object.map_at(&["binaryData"]).len();
         cells::row([cells::name(object), (keys as i64).into(), cells::age(cx, object)])
+    }
+}
+
+/// upstream: ValidateConfigMap, less metadata
+fn validate_data(object: &Value, e: &mut ErrorList) {
+    let root = At::root(object);
+    let (data, binary) = (root.get("data"), root.get("binaryData"));
+    let mut bytes = 0;
+    for (key, value) in data.entries() {
+        for message in names::config_map_key(key) {
+            value.invalid_str(e, key, message);
+        }
+        if binary.map().contains_key(key) {
+            value.invalid_str(e, key, "duplicate of key present in binaryData");
+        }
+        bytes += value.len();
+    }
+    for (key, value) in binary.entries() {
+        for message in names::config_map_key(key) {
+            value.invalid_str(e, key, message);
+        }
+        bytes += value.len();
+    }
+    if bytes > DATA_BYTES_MAX {
+        root.too_long(e, DATA_BYTES_MAX);
     }
 }

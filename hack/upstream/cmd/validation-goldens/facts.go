@@ -90,7 +90,9 @@ func internalTypes() string {
 	for _, t := range extraInternal {
 		visit(t)
 	}
-	sort.SliceStable(lines, func(i, j int) bool { return strings.SplitN(lines[i], "\t", 2)[0] < strings.SplitN(lines[j], "\t", 2)[0] })
+	sort.SliceStable(lines, func(i, j int) bool {
+		return strings.SplitN(lines[i], "\t", 2)[0] < strings.SplitN(lines[j], "\t", 2)[0]
+	})
 	return strings.Join(lines, "\n") + "\n"
 }
 

@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	genericvalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -179,8 +180,7 @@ func createDecoded(ctx context.Context, entry strategy, obj runtime.Object) (run
 	if len(errs) == 0 {
 		accessor, err := meta.Accessor(obj)
 		check(err)
-		segment := func(name string, prefix bool) []string { return rest.ValidatePathSegment(name, prefix) }
-		errs = genericvalidation.ValidateObjectMetaAccessor(accessor, entry.create.NamespaceScoped(), segment, field.NewPath("metadata"))
+		errs = genericvalidation.ValidateObjectMetaAccessor(accessor, entry.create.NamespaceScoped(), segmentName, field.NewPath("metadata"))
 	}
 	return obj, errs
 }
@@ -209,12 +209,19 @@ func tryUpdate(s rest.RESTUpdateStrategy, gvk schema.GroupVersionKind, object, o
 	if created := oldMeta.GetCreationTimestamp(); !created.IsZero() {
 		newMeta.SetCreationTimestamp(created)
 	}
-	segment := func(name string, prefix bool) []string { return rest.ValidatePathSegment(name, prefix) }
 	path := field.NewPath("metadata")
-	errs := genericvalidation.ValidateObjectMetaAccessor(newMeta, s.NamespaceScoped(), segment, path)
+	errs := genericvalidation.ValidateObjectMetaAccessor(newMeta, s.NamespaceScoped(), segmentName, path)
 	errs = append(errs, genericvalidation.ValidateObjectMetaAccessorUpdate(newMeta, oldMeta, path)...)
 	errs = append(errs, s.ValidateUpdate(ctx, obj, oldObj)...)
 	return texts(errs), true
+}
+
+// As rest's own check of names: one segment of a URL.
+func segmentName(name string, prefix bool) []string {
+	if prefix {
+		return content.IsPathSegmentPrefix(name)
+	}
+	return content.IsPathSegmentName(name)
 }
 
 func decode(object map[string]interface{}, gvk schema.GroupVersionKind) (runtime.Object, error) {

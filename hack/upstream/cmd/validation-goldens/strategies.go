@@ -10,10 +10,10 @@ import (
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/apis/autoscaling"
 	"k8s.io/kubernetes/pkg/apis/batch"
-	_ "k8s.io/kubernetes/pkg/controlplane"
 	_ "k8s.io/kubernetes/pkg/apis/core/install"
 	"k8s.io/kubernetes/pkg/apis/networking"
 	"k8s.io/kubernetes/pkg/apis/rbac"
+	_ "k8s.io/kubernetes/pkg/controlplane"
 
 	"k8s.io/kubernetes/pkg/registry/admissionregistration/mutatingwebhookconfiguration"
 	"k8s.io/kubernetes/pkg/registry/admissionregistration/validatingwebhookconfiguration"
@@ -124,13 +124,13 @@ var strategies = map[schema.GroupKind]strategy{
 		horizontalpodautoscaler.StatusStrategy),
 	gk("policy", "PodDisruptionBudget"): withStatus("poddisruptionbudgets", poddisruptionbudget.Strategy, poddisruptionbudget.StatusStrategy),
 
-	gk("coordination.k8s.io", "Lease"):             of("leases", lease.Strategy),
-	gk("discovery.k8s.io", "EndpointSlice"):        of("endpointslices", endpointslice.Strategy),
-	gk("scheduling.k8s.io", "PriorityClass"):       of("priorityclasses", priorityclass.Strategy),
-	gk("node.k8s.io", "RuntimeClass"):              of("runtimeclasses", runtimeclass.Strategy),
-	gk("rbac.authorization.k8s.io", "Role"):        of("roles", role.Strategy),
-	gk("rbac.authorization.k8s.io", "ClusterRole"): of("clusterroles", clusterrole.Strategy),
-	gk("rbac.authorization.k8s.io", "RoleBinding"): of("rolebindings", rolebinding.Strategy),
+	gk("coordination.k8s.io", "Lease"):                    of("leases", lease.Strategy),
+	gk("discovery.k8s.io", "EndpointSlice"):               of("endpointslices", endpointslice.Strategy),
+	gk("scheduling.k8s.io", "PriorityClass"):              of("priorityclasses", priorityclass.Strategy),
+	gk("node.k8s.io", "RuntimeClass"):                     of("runtimeclasses", runtimeclass.Strategy),
+	gk("rbac.authorization.k8s.io", "Role"):               of("roles", role.Strategy),
+	gk("rbac.authorization.k8s.io", "ClusterRole"):        of("clusterroles", clusterrole.Strategy),
+	gk("rbac.authorization.k8s.io", "RoleBinding"):        of("rolebindings", rolebinding.Strategy),
 	gk("rbac.authorization.k8s.io", "ClusterRoleBinding"): of("clusterrolebindings", clusterrolebinding.Strategy),
 
 	gk("networking.k8s.io", "Ingress"):       withStatus("ingresses", ingress.Strategy, ingress.StatusStrategy),
