@@ -1,0 +1,64 @@
+# Shared by the scripts beside it: where things are, what is installed, how progress is told. Sourced, not run.
+
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/copepod
+BIN=$CACHE/bin
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+KUBERNETES=$(sed -n 's/.*k8s\.io\/kubernetes v\([0-9.]*\).*/\1/p' "$ROOT/hack/upstream/go.mod" | head -n 1)
+START=$(date +%s)
+
+say() { printf '==> [%4d s] %s\n' "$(($(date +%s) - START))" "$*" >&2; }
+die() { printf 'Error: %s\n' "$*" >&2; exit 1; }
+
+# as_root COMMAND...: with sudo where that is needed and there.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else die "run this as root: $*"
+  fi
+}
+
+# need_packages NAME...: installs those of Debian's packages that are missing.
+need_packages() {
+  local missing=() p
+  for p in "$@"; do
+    dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+  done
+  [ ${#missing[@]} = 0 ] && return
+  command -v apt-get >/dev/null || die "install the equivalents of: ${missing[*]}"
+  say "installing ${missing[*]}"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# need_node_packages: what a node needs at run time; need_build_packages: what a build needs.
+need_node_packages() { need_packages containerd runc containernetworking-plugins iptables nftables iproute2 busybox-static; }
+need_build_packages() {
+  need_packages gcc libc6-dev make cmake protobuf-compiler libprotobuf-dev ca-certificates git jq
+  command -v cargo >/dev/null || die "Rust is missing: https://rustup.rs (1.95 or newer)"
+}
+need_go() { command -v go >/dev/null || die "Go is missing: https://go.dev/dl (1.26 or newer)"; }
+
+# go_program NAME FOLDER PACKAGE [LDFLAGS]: builds a Go program from the modules of hack/FOLDER into $BIN, once.
+go_program() {
+  local out=$BIN/$1
+  [ -x "$out" ] && return
+  need_go
+  say "building $1 from Go modules"
+  mkdir -p "$BIN"
+  # -mod=readonly: what is built is what go.sum names.
+  (cd "$ROOT/hack/$2" && CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags "-s -w ${4:-}" -o "$out.new" "$3")
+  mv "$out.new" "$out"
+}
+
+# upstream NAME: a program of Kubernetes itself.
+upstream() {
+  local p=k8s.io/component-base/version v=v$KUBERNETES minor
+  minor=$(cut -d. -f2 <<<"$KUBERNETES")
+  go_program "$1-$KUBERNETES" upstream "k8s.io/kubernetes/cmd/$1" \
+    "-X $p.gitVersion=$v -X $p.gitMajor=1 -X $p.gitMinor=$minor -X $p.gitTreeState=clean"
+}
+
+etcd_version() { sed -n 's/.*go\.etcd\.io\/etcd\/server\/v3 v\([0-9.]*\).*/\1/p' "$ROOT/hack/etcd-$1/go.mod" | head -n 1; }
+etcd() { go_program "etcd-$(etcd_version "$1")" "etcd-$1" go.etcd.io/etcd/server/v3; }
