@@ -429,6 +429,10 @@ pub fn encode_body(
 }
 
 #[cfg(test)]
+mod bench_tests;
+#[cfg(test)]
 mod corpus_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod property_tests;

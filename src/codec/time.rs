@@ -191,21 +191,46 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// Whether text that parses is already as [`format`] would write it.
+pub(crate) fn is_canonical(text: &str, precision: Precision) -> bool {
+    // With this length and a trailing `Z` nothing is left for one-digit hours, longer fractions or other zones.
+    let len = if precision == Precision::Seconds { 20 } else { 27 };
+    text.len() == len && text.ends_with('Z')
+}
+
 /// The canonical text in UTC.
 pub(crate) fn format(instant: Instant, precision: Precision) -> String {
     let days = instant.seconds.div_euclid(86_400);
-    let clock = instant.seconds.rem_euclid(86_400);
+    let clock = instant.seconds.rem_euclid(86_400) as u32;
     let (year, month, day) = civil_from_days(days);
-    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
     let mut out = String::with_capacity(27);
-    let sign = if year < 0 { "-" } else { "" };
-    let _infallible =
-        write!(out, "{sign}{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}", year.unsigned_abs());
+    if !(0..10_000).contains(&year) {
+        // Go's layout gives years at least four digits.
+        let sign = if year < 0 { "-" } else { "" };
+        let _infallible = write!(out, "{sign}{:04}", year.unsigned_abs());
+    } else {
+        digits(year as u32, 1000, &mut out);
+    }
+    for (separator, value) in
+        [('-', month), ('-', day), ('T', clock / 3600), (':', clock / 60 % 60), (':', clock % 60)]
+    {
+        out.push(separator);
+        digits(value, 10, &mut out);
+    }
     if precision == Precision::Micros {
-        let _infallible = write!(out, ".{:06}", instant.nanos / 1000);
+        out.push('.');
+        digits(instant.nanos / 1000, 100_000, &mut out);
     }
     out.push('Z');
     out
+}
+
+/// Decimal digits, as many as `scale` has.
+fn digits(value: u32, mut scale: u32, out: &mut String) {
+    while scale > 0 {
+        out.push(char::from(b'0' + (value / scale % 10) as u8));
+        scale /= 10;
+    }
 }
 
 /// Whether the calendar has this day.

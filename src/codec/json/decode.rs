@@ -362,15 +362,17 @@ impl<'a, 'u> Decoder<'a, 'u> {
         }
         let owner = simple_name(&ty.name);
         let mut seen = Seen::new(ty.fields.len());
-        let mut entries: Vec<(CompactString, Value)> = Vec::new();
+        let mut expected = 0;
+        let mut entries: Vec<(u16, Value)> = Vec::new();
         let mut key = self.scan.first_key()?;
         while let Some(name) = key {
-            match self.find(ty, &name) {
+            match self.find(ty, &name, expected) {
                 None => {
                     self.strict.unknown(frame, &name);
                     self.skip()?;
                 }
                 Some(index) => {
+                    expected = index + 1;
                     let field = &ty.fields[index];
                     let again = !seen.first(index);
                     if again {
@@ -378,19 +380,27 @@ impl<'a, 'u> Decoder<'a, 'u> {
                     }
                     let value = self.value(field.ty, &frame.then(Step::Field(&field.json, owner)))?;
                     if again {
-                        overlay(self.universe, field, value, &mut entries);
+                        overlay(self.universe, field, index as u16, value, &mut entries);
                     } else if !is_zero_field(self.universe, field, &value) {
-                        entries.push((field_key(&field.json), value));
+                        entries.push((index as u16, value));
                     }
                 }
             }
             key = self.scan.next_key()?;
         }
         self.leave();
-        Ok(Value::Map(Map::from_entries(entries)))
+        Ok(Value::Map(by_name(ty, entries)))
     }
 
-    fn find(&self, ty: &StructType, name: &Cow<str>) -> Option<usize> {
+    /// The field of this name, looked for first where members in struct order would have it.
+    fn find(&self, ty: &StructType, name: &Cow<str>, expected: usize) -> Option<usize> {
+        const AHEAD: usize = 6;
+        let ahead = ty.fields.iter().enumerate().skip(expected).take(AHEAD);
+        for (index, field) in ahead {
+            if field.json.as_ref() == name.as_ref() {
+                return Some(index);
+            }
+        }
         ty.field_index(name).or_else(|| {
             let folded = self.fold.then(|| ty.fields.iter().position(|f| f.json.eq_ignore_ascii_case(name)));
             folded.flatten()
@@ -419,6 +429,27 @@ impl Seen {
         }
         !std::mem::replace(&mut self.large[index], true)
     }
+}
+
+/// Fields by index as a map by name. The type knows the order of names, so that nothing has to be compared.
+pub(crate) fn by_name(ty: &StructType, mut entries: Vec<(u16, Value)>) -> Map {
+    const SLOTS: usize = 64;
+    let named = |(index, value): (u16, Value)| (field_key(&ty.fields[usize::from(index)].json), value);
+    if ty.fields.len() > SLOTS || entries.len() < 2 {
+        return Map::from_entries(entries.into_iter().map(named).collect());
+    }
+    // Where each field's entry is, counted from one.
+    let mut places = [0u8; SLOTS];
+    for (place, (index, _)) in entries.iter().enumerate() {
+        places[usize::from(*index)] = place as u8 + 1;
+    }
+    let mut sorted = Vec::with_capacity(entries.len());
+    for &index in &ty.by_json {
+        if let Some(place) = usize::from(places[usize::from(index)]).checked_sub(1) {
+            sorted.push(named((index, std::mem::take(&mut entries[place].1))));
+        }
+    }
+    Map::from_entries(sorted)
 }
 
 /// A field's name as a key, without a copy for the built-in types.
@@ -469,8 +500,8 @@ pub(crate) fn or_zero(universe: &Universe, value: Value, ty: TypeId) -> Value {
 }
 
 /// A field met again: Go decodes into what is there already.
-fn overlay(universe: &Universe, field: &Field, value: Value, entries: &mut Vec<(CompactString, Value)>) {
-    let at = entries.iter().position(|(name, _)| name.as_str() == field.json.as_ref());
+fn overlay(universe: &Universe, field: &Field, index: u16, value: Value, entries: &mut Vec<(u16, Value)>) {
+    let at = entries.iter().position(|(seen, _)| *seen == index);
     match (at, value) {
         (Some(at), Value::Null) => {
             // Null leaves what Go holds by value alone.
@@ -479,9 +510,7 @@ fn overlay(universe: &Universe, field: &Field, value: Value, entries: &mut Vec<(
             }
         }
         (Some(at), value) => merge_into(universe, field.ty, &mut entries[at].1, value),
-        (None, value) if !is_zero_field(universe, field, &value) => {
-            entries.push((field_key(&field.json), value));
-        }
+        (None, value) if !is_zero_field(universe, field, &value) => entries.push((index, value)),
         (None, _) => {}
     }
 }

@@ -19,7 +19,7 @@ mod untyped;
 
 pub(crate) use base64::{decode as base64_decode, encode_into as base64_into};
 pub use decode::TREE_DEPTH_MAX;
-pub(crate) use decode::{Frame, RootError, decode_root, decode_value, field_key, is_zero_field, or_zero};
+pub(crate) use decode::{Frame, RootError, by_name, decode_root, decode_value, is_zero_field, or_zero};
 pub(crate) use encode::{Writer, indent, text_into};
 pub use scan::SyntaxError;
 pub(crate) use untyped::decode_any;

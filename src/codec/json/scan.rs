@@ -91,13 +91,25 @@ impl<'a> Scanner<'a> {
     }
 
     fn key(&mut self) -> Result<Cow<'a, str>, SyntaxError> {
+        self.begin_key()?;
+        let key = self.string()?;
+        self.colon()?;
+        Ok(key)
+    }
+
+    fn begin_key(&mut self) -> Result<(), SyntaxError> {
         self.skip_space();
         if self.bytes.get(self.at) != Some(&b'"') {
             return Err(self.error(false, "looking for beginning of object key string"));
         }
-        let key = self.string()?;
-        self.colon()?;
-        Ok(key)
+        Ok(())
+    }
+
+    /// Steps over a member's name.
+    fn skip_key(&mut self) -> Result<(), SyntaxError> {
+        self.begin_key()?;
+        self.skip_string()?;
+        self.colon()
     }
 
     fn colon(&mut self) -> Result<(), SyntaxError> {
@@ -161,22 +173,24 @@ impl<'a> Scanner<'a> {
         let mut escaped = false;
         loop {
             let rest = &self.bytes[self.at..];
-            let Some(run) = rest.iter().position(|&c| c < 0x20 || c == b'"' || c == b'\\') else {
-                self.at = self.bytes.len();
-                return Err(self.error(false, ""));
-            };
+            let run = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+            // No early exit: this loop is vectorised, and control characters are rare.
+            if rest[..run].iter().fold(false, |control, &c| control | (c < 0x20)) {
+                self.at += rest.iter().position(|&c| c < 0x20).unwrap_or(0);
+                return Err(self.error(false, "in string literal"));
+            }
             self.at += run;
-            match self.bytes[self.at] {
-                b'"' => {
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
                     self.at += 1;
                     return Ok(escaped);
                 }
-                b'\\' => {
+                Some(_) => {
                     escaped = true;
                     self.at += 1;
                     self.skip_escape()?;
                 }
-                _ => return Err(self.error(false, "in string literal")),
+                None => return Err(self.error(false, "")),
             }
         }
     }
@@ -259,13 +273,15 @@ impl<'a> Scanner<'a> {
             let closed = match self.peek_value()? {
                 b'{' => {
                     self.open(depth + open.len())?;
-                    match self.first_key()? {
-                        Some(_) => {
-                            open.push(true);
-                            false
-                        }
-                        None => true,
+                    self.skip_space();
+                    let empty = self.bytes.get(self.at) == Some(&b'}');
+                    if empty {
+                        self.at += 1;
+                    } else {
+                        self.skip_key()?;
+                        open.push(true);
                     }
+                    empty
                 }
                 b'[' => {
                     self.open(depth + open.len())?;

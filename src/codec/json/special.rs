@@ -65,6 +65,7 @@ impl<'a> Decoder<'a, '_> {
         let Some(text) = self.text(first, frame)? else { return Ok(Value::Null) };
         match time::parse(&text, precision) {
             Ok(instant) if instant.is_zero() => Ok(Value::Null),
+            Ok(_) if time::is_canonical(&text, precision) => Ok(Value::String(CompactString::from(text))),
             Ok(instant) => Ok(Value::String(CompactString::from(time::format(instant, precision)))),
             Err(message) => {
                 self.fail(message);

@@ -11,7 +11,7 @@ use copepod_schema::{
 
 use super::read::{BYTES, Cursor, FIXED64, ProtoError, Tag, VARINT};
 use crate::json::scan::{Scanner, lossy};
-use crate::json::{TREE_DEPTH_MAX, field_key, is_zero_field, or_zero};
+use crate::json::{TREE_DEPTH_MAX, by_name, is_zero_field, or_zero};
 use crate::time::{self, Instant, Precision};
 
 /// Messages being decoded.
@@ -23,8 +23,10 @@ pub(crate) struct Decoder<'u> {
 /// A field's value in the making.
 enum Slot<'a> {
     Scalar(Value),
-    /// A sub-message, in pieces.
-    Message(Vec<&'a [u8]>),
+    /// A sub-message.
+    Message(&'a [u8]),
+    /// A sub-message that came in pieces: all of them, one after the other.
+    Joined(Vec<u8>),
     List(Vec<Value>),
     Map(Vec<(CompactString, Value)>),
 }
@@ -60,7 +62,7 @@ impl<'u> Decoder<'u> {
         let mut entries = Vec::new();
         self.level(bytes, ty, &ty.proto, &mut entries)?;
         self.depth -= 1;
-        Ok(Value::Map(Map::from_entries(entries)))
+        Ok(Value::Map(by_name(ty, entries)))
     }
 
     fn enter(&mut self) -> Result<(), ProtoError> {
@@ -77,9 +79,9 @@ impl<'u> Decoder<'u> {
         bytes: &[u8],
         ty: &StructType,
         entries: &[ProtoEntry],
-        out: &mut Vec<(CompactString, Value)>,
+        out: &mut Vec<(u16, Value)>,
     ) -> Result<(), ProtoError> {
-        let mut slots: Vec<(usize, Option<Slot>)> = Vec::new();
+        let mut slots: Vec<(usize, Option<Slot>)> = Vec::with_capacity(entries.len().min(8));
         let mut cursor = Cursor::new(bytes);
         while let Some(tag) = cursor.tag()? {
             let Ok(index) = entries.binary_search_by_key(&tag.number, |e| e.number) else {
@@ -106,17 +108,31 @@ impl<'u> Decoder<'u> {
                     let field = &ty.fields[usize::from(*at)];
                     let value = self.finish(slot, field.ty)?;
                     if !is_zero_field(self.universe, field, &value) {
-                        out.push((field_key(&field.json), value));
+                        out.push((*at, value));
                     }
                 }
-                (ProtoMember::Inline { entries, .. }, Some(Slot::Message(pieces))) => {
-                    self.enter()?;
-                    self.level(&joined(&pieces), ty, entries, out)?;
-                    self.depth -= 1;
+                (ProtoMember::Inline { entries, .. }, Some(Slot::Message(bytes))) => {
+                    self.inline(bytes, ty, entries, out)?;
+                }
+                (ProtoMember::Inline { entries, .. }, Some(Slot::Joined(bytes))) => {
+                    self.inline(&bytes, ty, entries, out)?;
                 }
                 _ => {}
             }
         }
+        Ok(())
+    }
+
+    fn inline(
+        &mut self,
+        bytes: &[u8],
+        ty: &StructType,
+        entries: &[ProtoEntry],
+        out: &mut Vec<(u16, Value)>,
+    ) -> Result<(), ProtoError> {
+        self.enter()?;
+        self.level(bytes, ty, entries, out)?;
+        self.depth -= 1;
         Ok(())
     }
 
@@ -158,7 +174,8 @@ impl<'u> Decoder<'u> {
             Slot::Scalar(value) => Ok(value),
             Slot::List(items) => Ok(Value::List(items)),
             Slot::Map(entries) => Ok(Value::Map(Map::from_entries(entries))),
-            Slot::Message(pieces) => self.message(&joined(&pieces), ty),
+            Slot::Message(bytes) => self.message(bytes, ty),
+            Slot::Joined(bytes) => self.message(&bytes, ty),
         }
     }
 
@@ -292,14 +309,6 @@ impl<'u> Decoder<'u> {
     }
 }
 
-fn joined<'a>(pieces: &[&'a [u8]]) -> std::borrow::Cow<'a, [u8]> {
-    match pieces {
-        [] => (&[]).into(),
-        [one] => (*one).into(),
-        many => many.concat().into(),
-    }
-}
-
 fn expect_bytes<'a>(tag: Tag, cursor: &mut Cursor<'a>, name: &str) -> Result<&'a [u8], ProtoError> {
     if tag.wire != BYTES {
         return Err(ProtoError::WrongWireType(tag.wire, name.into()));
@@ -315,8 +324,9 @@ fn add_piece<'a>(
 ) -> Result<(), ProtoError> {
     let piece = expect_bytes(tag, cursor, name)?;
     match slot {
-        Some(Slot::Message(pieces)) => pieces.push(piece),
-        _ => *slot = Some(Slot::Message(vec![piece])),
+        Some(Slot::Message(first)) => *slot = Some(Slot::Joined([*first, piece].concat())),
+        Some(Slot::Joined(pieces)) => pieces.extend_from_slice(piece),
+        _ => *slot = Some(Slot::Message(piece)),
     }
     Ok(())
 }

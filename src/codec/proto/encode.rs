@@ -13,7 +13,46 @@ static NULL: Value = Value::Null;
 
 /// The message of a root object, without envelope.
 pub(crate) fn encode_message(universe: &Universe, value: &Value, ty: &StructType, out: &mut BackWriter) {
-    Encoder { universe, out }.level(value.as_map(), ty, &ty.proto);
+    Encoder { universe, out }.structure(value.as_map(), ty);
+}
+
+/// Fields up to which a struct's values are spread over slots on the stack instead of being searched one by one.
+const SLOTS: usize = 64;
+
+/// The members of one struct.
+enum Members<'v> {
+    Slots([&'v Value; SLOTS]),
+    Map(Option<&'v Map>),
+}
+
+impl<'v> Members<'v> {
+    fn of(map: Option<&'v Map>, ty: &StructType) -> Members<'v> {
+        let Some(entries) = map.filter(|_| ty.fields.len() <= SLOTS) else { return Members::Map(map) };
+        let mut slots = [&NULL; SLOTS];
+        for (name, value) in entries.iter() {
+            if let Some(index) = ty.field_index(name) {
+                slots[index] = value;
+            }
+        }
+        Members::Slots(slots)
+    }
+
+    fn get(&self, index: u16, ty: &StructType) -> &'v Value {
+        match self {
+            Members::Slots(slots) => slots[usize::from(index)],
+            Members::Map(map) => {
+                map.and_then(|m| m.get(&ty.fields[usize::from(index)].json)).unwrap_or(&NULL)
+            }
+        }
+    }
+
+    /// Whether any member of an inlined struct is there.
+    fn any_set(&self, ty: &StructType, entries: &[ProtoEntry]) -> bool {
+        entries.iter().any(|entry| match &entry.member {
+            ProtoMember::Field(index) => !self.get(*index, ty).is_null(),
+            ProtoMember::Inline { entries, .. } => self.any_set(ty, entries),
+        })
+    }
 }
 
 struct Encoder<'u, 'o> {
@@ -22,21 +61,24 @@ struct Encoder<'u, 'o> {
 }
 
 impl Encoder<'_, '_> {
+    fn structure(&mut self, map: Option<&Map>, ty: &StructType) {
+        self.level(&Members::of(map, ty), ty, &ty.proto);
+    }
+
     /// Writes the fields of one level, last one first.
-    fn level(&mut self, map: Option<&Map>, ty: &StructType, entries: &[ProtoEntry]) {
+    fn level(&mut self, members: &Members, ty: &StructType, entries: &[ProtoEntry]) {
         for entry in entries.iter().rev() {
             match &entry.member {
                 ProtoMember::Field(index) => {
                     let field = &ty.fields[usize::from(*index)];
-                    let value = map.and_then(|m| m.get(&field.json)).unwrap_or(&NULL);
-                    self.field(entry.number, field, value);
+                    self.field(entry.number, field, members.get(*index, ty));
                 }
                 ProtoMember::Inline { entries, pointer } => {
-                    if *pointer && !any_set(map, ty, entries) {
+                    if *pointer && !members.any_set(ty, entries) {
                         continue;
                     }
                     let end = self.out.len();
-                    self.level(map, ty, entries);
+                    self.level(members, ty, entries);
                     self.out.close(entry.number, end);
                 }
             }
@@ -79,7 +121,7 @@ impl Encoder<'_, '_> {
         };
         let end = self.out.len();
         match ty {
-            Type::Struct(ty) => self.level(value.as_map(), ty, &ty.proto),
+            Type::Struct(ty) => self.structure(value.as_map(), ty),
             Type::Special(special) => self.special(*special, value),
             Type::List(list) => self.repeated(1, list, value),
             Type::Scalar(_) | Type::Map(_) | Type::Any => {}
@@ -172,14 +214,4 @@ impl Encoder<'_, '_> {
         self.out.integer(2, nanos.into());
         self.out.integer(1, instant.seconds as u64);
     }
-}
-
-/// Whether any member of an inlined struct is there.
-fn any_set(map: Option<&Map>, ty: &StructType, entries: &[ProtoEntry]) -> bool {
-    entries.iter().any(|entry| match &entry.member {
-        ProtoMember::Field(index) => {
-            map.and_then(|m| m.get(&ty.fields[usize::from(*index)].json)).is_some_and(|v| !v.is_null())
-        }
-        ProtoMember::Inline { entries, .. } => any_set(map, ty, entries),
-    })
 }
