@@ -6,11 +6,12 @@
 //!
 //! Nothing here fails at run time on the built-in facts: they are checked when they are packed.
 
+pub mod openapi;
 mod packed;
 pub mod resources;
-pub mod types;
 #[cfg(test)]
 mod tests;
+pub mod types;
 mod universe;
 
 pub use packed::{feature_gates, groups, resource, resources};

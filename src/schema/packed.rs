@@ -20,6 +20,9 @@ use crate::types::{
 
 static BLOB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/facts.bin"));
 
+/// Names the state of the facts and of the schemas made from them.
+pub(crate) const FACTS_HASH: &str = env!("COPEPOD_FACTS_HASH");
+
 /// Positions in the header, in `u32` words.
 #[derive(Clone, Copy)]
 enum Header {

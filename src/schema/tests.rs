@@ -37,7 +37,8 @@ fn describe(type_name: &str, json: &str) -> String {
         out += &format!(" {:?}({})", tag.wire, tag.number);
     }
     let patch = field.patch_strategy;
-    for (on, name) in [(patch.merge, "merge"), (patch.replace, "replace"), (patch.retain_keys, "retainKeys")] {
+    for (on, name) in [(patch.merge, "merge"), (patch.replace, "replace"), (patch.retain_keys, "retainKeys")]
+    {
         if on {
             out += &format!(" {name}");
         }
@@ -69,7 +70,11 @@ fn fields_are_as_upstream_declares_them() {
         ("Container", "resources", "io.k8s.api.core.v1.ResourceRequirements omitempty Bytes(8)"),
         ("PodSpec", "terminationGracePeriodSeconds", "*int64 omitempty Varint(4) = Int(30)"),
         ("PodSpec", "hostNetwork", "bool omitempty Varint(11)"),
-        ("PodSpec", "volumes", "[]io.k8s.api.core.v1.Volume map by name omitempty Bytes(1) merge retainKeys by name"),
+        (
+            "PodSpec",
+            "volumes",
+            "[]io.k8s.api.core.v1.Volume map by name omitempty Bytes(1) merge retainKeys by name",
+        ),
         // An inlined message inside an inlined message.
         ("EphemeralContainer", "image", "string omitempty Bytes(2)"),
         ("Volume", "hostPath", "*io.k8s.api.core.v1.HostPathVolumeSource omitempty Bytes(1)"),
@@ -102,7 +107,8 @@ fn json_order_is_declaration_order_with_inlined_members_in_place() {
 #[test]
 fn inlined_structs_are_messages_in_protobuf() {
     let universe = Universe::builtin();
-    let probe = universe.by_name("io.k8s.api.core.v1.Probe").and_then(|id| universe.get_struct(id)).expect("Probe");
+    let probe =
+        universe.by_name("io.k8s.api.core.v1.Probe").and_then(|id| universe.get_struct(id)).expect("Probe");
     let ProtoMember::Inline { entries, pointer: false } = &probe.proto[0].member else {
         panic!("Probe's first member is its handler");
     };
@@ -177,7 +183,8 @@ fn resources_are_stored_as_upstream_stores_them() {
         let (resource, _) = resource(group, version, plural).expect(plural);
         let storage = resource.storage.as_ref().expect(plural);
         let slash = if storage.group.is_empty() { "" } else { "/" };
-        let mut got = format!("{}{slash}{} {} {}", storage.group, storage.version, storage.kind, storage.prefix);
+        let mut got =
+            format!("{}{slash}{} {} {}", storage.group, storage.version, storage.kind, storage.prefix);
         if storage.media == Media::Json {
             got += " json";
         }
@@ -197,7 +204,8 @@ fn subresources_name_their_kinds() {
     let eviction = v1.subresource("eviction").expect("eviction");
     assert_eq!((eviction.group.as_ref(), eviction.kind.as_ref()), ("policy", "Eviction"));
     assert!(eviction.ty.is_some() && eviction.states_group_version);
-    let scale = resource("apps", "v1", "deployments").expect("deployments").1.subresource("scale").expect("scale");
+    let scale =
+        resource("apps", "v1", "deployments").expect("deployments").1.subresource("scale").expect("scale");
     assert_eq!((scale.group.as_ref(), scale.kind.as_ref()), ("autoscaling", "Scale"));
 }
 

@@ -30,8 +30,8 @@ pub struct TypeFacts {
     pub fields: Vec<FieldFacts>,
     #[serde(default, rename = "declared")]
     pub _declared: Option<Value>,
-    #[serde(default, rename = "unions")]
-    pub _unions: Option<Value>,
+    #[serde(default)]
+    pub unions: Option<Value>,
 }
 
 #[derive(Deserialize, Clone)]
@@ -56,6 +56,9 @@ pub struct FieldFacts {
     pub keys: Vec<String>,
     #[serde(default)]
     pub atomic: bool,
+    /// `x-kubernetes-map-type: granular`, the default, stated.
+    #[serde(default)]
+    pub granular: bool,
     /// `merge`, `replace`, `retainKeys`, joined by commas.
     pub patch: Option<String>,
     pub merge_key: Option<String>,
@@ -69,8 +72,8 @@ pub struct FieldFacts {
     /// Facts kept for the reader and for tests; the engine does not look at them.
     #[serde(default, rename = "declared")]
     pub _declared: Option<Value>,
-    #[serde(default, rename = "openapiDefault")]
-    pub _openapi_default: Option<Value>,
+    #[serde(default)]
+    pub openapi_default: Option<Value>,
     #[serde(default, rename = "named")]
     pub _named: Option<String>,
 }

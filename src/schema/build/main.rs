@@ -3,6 +3,7 @@
 //! Fails the build when the facts contradict themselves: an unknown type, a duplicate field, a malformed tag.
 
 mod facts;
+mod openapi;
 mod pack;
 mod texts;
 
@@ -19,6 +20,19 @@ fn main() {
     }
     let facts =
         facts::Facts::load(&api).unwrap_or_else(|error| panic!("{}: {error}", Path::new("api").display()));
-    fs::write(out.join("facts.bin"), pack::pack(&facts)).expect("OUT_DIR is writable");
-    fs::write(out.join("texts.bin"), texts::pack(&facts.texts)).expect("OUT_DIR is writable");
+    let packed = pack::pack(&facts);
+    let texts = texts::collect(&facts.texts);
+    let openapi = openapi::pack(&facts, &texts);
+    println!("cargo::rustc-env=COPEPOD_FACTS_HASH={}", hash(&[&packed, &openapi]));
+    fs::write(out.join("facts.bin"), packed).expect("OUT_DIR is writable");
+    fs::write(out.join("openapi.bin"), openapi).expect("OUT_DIR is writable");
+}
+
+/// FNV-1a over all parts: names a state, guards nothing.
+fn hash(parts: &[&[u8]]) -> String {
+    let mut state: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    for byte in parts.iter().flat_map(|part| part.iter()) {
+        state = (state ^ u128::from(*byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b);
+    }
+    format!("{state:032X}")
 }

@@ -1,19 +1,15 @@
-//! Packs the descriptions of types and fields: those that the `k8s-openapi` crate carries, and for what it lacks (list
-//! kinds, query options, enum values) those of `api/texts.json`. One compressed chunk per package.
+//! Collects the descriptions of types and fields: those that the `k8s-openapi` crate carries, and for what it lacks (list
+//! kinds, query options, enum values) those of `api/texts.json`.
 
-use std::collections::BTreeMap;
-use std::io::Write as _;
-
-use flate2::Compression;
-use flate2::write::DeflateEncoder;
 use k8s_openapi::schemars::SchemaGenerator;
 use k8s_openapi::schemars::generate::SchemaSettings;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 use crate::facts::TextFacts;
 
 /// Descriptions of one type by field; the type's own stands under "".
-type Fields = BTreeMap<String, String>;
+pub type Fields = BTreeMap<String, String>;
 
 macro_rules! roots {
     ($generator:ident: $($root:path,)*) => { $( $generator.subschema_for::<$root>(); )* };
@@ -105,34 +101,8 @@ fn generate(generator: &mut SchemaGenerator) {
     }
 }
 
-/// The chunks of all packages behind an index of their names.
-///
-/// Layout: `u32` count; per package `u16` name length, name, `u32` offset, `u32` length; then the chunks, offsets from their
-/// start. A chunk is deflated JSON, type -> field -> text.
-pub fn pack(supplement: &[TextFacts]) -> Vec<u8> {
-    let mut packages: BTreeMap<String, BTreeMap<String, Fields>> = BTreeMap::new();
-    for (name, fields) in collect(supplement) {
-        let package = name.rsplit_once('.').expect("type names have a package").0.to_owned();
-        packages.entry(package).or_default().insert(name, fields);
-    }
-    let mut index = u32::try_from(packages.len()).expect("a few dozen packages").to_le_bytes().to_vec();
-    let mut chunks = Vec::new();
-    for (package, types) in &packages {
-        let text = serde_json::to_vec(types).expect("strings serialize");
-        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-        encoder.write_all(&text).expect("memory takes it");
-        let chunk = encoder.finish().expect("memory takes it");
-        index.extend((package.len() as u16).to_le_bytes());
-        index.extend(package.as_bytes());
-        index.extend((chunks.len() as u32).to_le_bytes());
-        index.extend((chunk.len() as u32).to_le_bytes());
-        chunks.extend(chunk);
-    }
-    index.extend(chunks);
-    index
-}
-
-fn collect(supplement: &[TextFacts]) -> BTreeMap<String, Fields> {
+/// All descriptions.
+pub fn collect(supplement: &[TextFacts]) -> BTreeMap<String, Fields> {
     let mut generator = SchemaSettings::draft07().into_generator();
     generate(&mut generator);
     let mut all: BTreeMap<String, Fields> = BTreeMap::new();

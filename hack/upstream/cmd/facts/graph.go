@@ -266,6 +266,9 @@ func (g *graph) field(owner reflect.Type, field reflect.StructField, defaults *d
 	if extension("x-kubernetes-map-type") == "atomic" {
 		o.put("atomic", true)
 	}
+	if extension("x-kubernetes-map-type") == "granular" {
+		o.put("granular", true)
+	}
 	if patch := field.Tag.Get("patchStrategy"); patch != "" {
 		o.put("patch", patch)
 	}

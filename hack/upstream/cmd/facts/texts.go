@@ -8,7 +8,7 @@ import (
 
 const enumMark = "\n\nPossible enum values:"
 
-// writeTexts writes the descriptions that the k8s-openapi crate lacks: it has no list kinds, no query options and no text
+// writeTexts writes the descriptions that the k8s-openapi crate lacks: it has no list kinds, no watch event, no query options and no text
 // of enum values, because the document that it is made from has none.
 func (g *graph) writeTexts(path string, modules map[string]string) {
 	var swagger struct {
@@ -27,7 +27,7 @@ func (g *graph) writeTexts(path string, modules map[string]string) {
 		switch {
 		case !known:
 			continue
-		case strings.HasSuffix(name, "List") && published, strings.HasSuffix(name, "Options") && !published, strings.HasSuffix(name, "version.Info"):
+		case strings.HasSuffix(name, "List") && published, strings.HasSuffix(name, "Options") && !published, strings.HasSuffix(name, "version.Info"), strings.HasSuffix(name, ".WatchEvent"):
 			var fields object
 			for _, json := range sortedKeys(definition.Schema.Properties) {
 				if text := definition.Schema.Properties[json].Description; text != "" && json != "kind" && json != "apiVersion" {
@@ -38,8 +38,10 @@ func (g *graph) writeTexts(path string, modules map[string]string) {
 		default:
 			var fields object
 			for _, json := range sortedKeys(definition.Schema.Properties) {
-				if _, values, ok := strings.Cut(definition.Schema.Properties[json].Description, enumMark); ok {
-					fields.put(json, enumMark+values)
+				text := definition.Schema.Properties[json].Description
+				if before, _, ok := strings.Cut(text, enumMark); ok {
+					// The published text has no line feeds at its end, the generated one keeps them.
+					fields.put(json, text[len(strings.TrimRight(before, "\n")):])
 				}
 			}
 			if len(fields) > 0 {

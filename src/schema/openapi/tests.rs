@@ -1,0 +1,68 @@
+//! Our documents against those of a running upstream server.
+//!
+//! The goldens are 11 MB and not kept here: `hack/upstream/openapi-goldens DIR` asks an upstream server for them. Without
+//! `COPEPOD_OPENAPI_GOLDENS` the comparison is skipped, and says so.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::*;
+
+fn goldens() -> Option<PathBuf> {
+    let dir = std::env::var_os("COPEPOD_OPENAPI_GOLDENS").map(PathBuf::from);
+    if dir.is_none() {
+        eprintln!("skipped: COPEPOD_OPENAPI_GOLDENS is not set");
+    }
+    dir
+}
+
+/// Every difference as `path: ours, theirs`.
+fn differences(at: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) {
+    match (ours, theirs) {
+        (Value::Object(a), Value::Object(b)) => {
+            for key in a.keys().chain(b.keys().filter(|k| !a.contains_key(*k))) {
+                differences(
+                    &format!("{at}/{key}"),
+                    a.get(key).unwrap_or(&Value::Null),
+                    b.get(key).unwrap_or(&Value::Null),
+                    found,
+                );
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                differences(&format!("{at}[{i}]"), a, b, found);
+            }
+        }
+        _ if ours == theirs => {}
+        _ => {
+            let short = |v: &Value| v.to_string().chars().take(160).collect::<String>();
+            found.push(format!("{at}: ours {} theirs {}", short(ours), short(theirs)));
+        }
+    }
+}
+
+#[test]
+fn v3_documents_are_upstreams() {
+    let Some(dir) = goldens() else { return };
+    let mut found = Vec::new();
+    for path in v3_paths() {
+        let file = dir.join("v3").join(path.replace('/', "__") + ".json");
+        let theirs = std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let theirs: Value = serde_json::from_slice(&theirs).expect("a golden is JSON");
+        let ours: Value = serde_json::from_str(&v3_document(&path).expect("listed")).expect("ours is JSON");
+        differences(&path, &ours, &theirs, &mut found);
+    }
+    for line in found.iter().take(60) {
+        println!("{line}");
+    }
+    assert!(found.is_empty(), "{} differences", found.len());
+}
+
+#[test]
+fn unknown_documents_are_refused() {
+    for path in ["", "api/v2", "apis/nothing", "apis/apps/v9", "logs"] {
+        assert!(v3_document(path).is_none(), "{path}");
+    }
+}
