@@ -9,13 +9,14 @@
 //! | [`status`] | why a request failed, with upstream's code, reason, message, details |
 //! | [`request`] | user, request attributes, the traits Authorizer, Lister, Writer, Admission |
 //! | [`names`] | syntax of names, keys and values |
-//! | [`selector`] | label and field selectors |
+//! | [`selector`], [`field_selector`] | label and field selectors |
 //! | [`quantity`] | `100m`, `1.5Gi` |
 //! | [`time`] | times and ages in their wire form |
 //! | [`debug_json`] | a tree as JSON for messages and tests |
 
 pub mod debug_json;
 pub mod field;
+pub mod field_selector;
 pub mod gvk;
 pub mod names;
 pub mod quantity;
@@ -29,6 +30,7 @@ pub mod value;
 pub use bytes::Bytes;
 pub use compact_str::CompactString;
 pub use field::{ErrorList, FieldError, Path};
+pub use field_selector::FieldSelector;
 pub use gvk::{GroupResource, GroupVersion, Gvk, Gvr};
 pub use jiff::Timestamp;
 pub use quantity::Quantity;
@@ -37,6 +39,6 @@ pub use request::{
     RulesFor, User, Writer,
 };
 pub use resource_version::ResourceVersion;
-pub use selector::{FieldSelector, LabelSelector};
+pub use selector::LabelSelector;
 pub use status::{Cause, Details, Reason, Status};
 pub use value::{Map, Value};

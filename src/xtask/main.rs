@@ -1,0 +1,52 @@
+//! `cargo xtask`: the workspace's own tools.
+//!
+//! | command | what |
+//! |---|---|
+//! | `tidy` | house rules that no compiler knows: sizes, headers, words |
+//! | `layers` | a crate uses lower floors only |
+//! | `kinds` | kinds that still lack upstream's full validation |
+//! | `measure-start PROGRAM` | start to /readyz and resident memory of the API server |
+//!
+//! `tidy` and `layers` are tests as well, so that nobody has to remember them.
+
+mod layers;
+mod measure;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments.as_slice() {
+        ["tidy"] => tidy::check(&root()),
+        ["layers"] => layers::check(&root()),
+        ["kinds"] => {
+            copepod_kinds::lacking_full_validation().into_iter().for_each(|kind| println!("{kind}"));
+            Ok(Vec::new())
+        }
+        ["measure-start", program] => measure::start(program).map(|()| Vec::new()),
+        _ => {
+            eprintln!("usage: cargo xtask tidy | layers | kinds | measure-start PROGRAM");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(findings) if findings.is_empty() => ExitCode::SUCCESS,
+        Ok(findings) => {
+            findings.iter().for_each(|f| eprintln!("{f}"));
+            eprintln!("{} finding(s)", findings.len());
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
