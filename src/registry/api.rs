@@ -71,11 +71,14 @@ pub struct Target {
     pub subresource: String,
 }
 
+/// The encoding of a body that a client sent.
+pub use copepod_codec::Media as BodyMedia;
+
 /// A body that a client sent.
 #[derive(Clone, Debug)]
 pub struct Body {
     /// How it is encoded.
-    pub media: copepod_codec::Media,
+    pub media: BodyMedia,
     /// The bytes, already limited in size by the edge.
     pub bytes: Bytes,
 }

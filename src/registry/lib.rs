@@ -41,9 +41,11 @@ mod registry;
 mod selection;
 pub mod served;
 mod special;
+#[cfg(test)]
+mod tests;
 mod types;
 mod verbs;
-pub mod view;
+mod view;
 mod watch;
 mod wire;
 mod write;
@@ -54,3 +56,4 @@ pub use registry::{
 };
 pub use served::{Served, Table};
 pub use types::Types;
+pub use view::{column_definitions, columns};

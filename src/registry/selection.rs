@@ -8,7 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use copepod_meta::field::quote;
-use copepod_meta::selector::{FieldSelector, LabelSelector};
+use copepod_meta::field_selector::{FieldSelector, FieldTerm};
+use copepod_meta::selector::LabelSelector;
 use copepod_meta::{CompactString, Path, ResourceVersion, Status, names};
 use copepod_store::cache::{Attributes, Filter, ReadAt, Scope};
 
@@ -92,8 +93,7 @@ fn check_fields(collection: &Collection, target: &Target, fields: &FieldSelector
 /// A name in the URL is a field selector; the only other one that may stand beside it is the same.
 fn named(fields: &mut FieldSelector, name: &str) -> Result<(), Status> {
     if fields.is_empty() {
-        let term =
-            copepod_meta::selector::FieldTerm { field: NAME.into(), negated: false, value: name.into() };
+        let term = FieldTerm { field: NAME.into(), negated: false, value: name.into() };
         fields.terms.push(term);
         return Ok(());
     }
