@@ -14,6 +14,7 @@
 mod compactor;
 mod errors;
 mod lease;
+mod queue;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -89,7 +90,8 @@ impl EtcdStore {
         let rejected = |error: etcd_client::Error| StoreError::Rejected(error.to_string().into());
         let connect = |endpoints: &[String], connect_options: ConnectOptions| {
             let endpoints = endpoints.to_vec();
-            async move { Client::connect(endpoints, Some(connect_options)).await.map_err(rejected) }
+            // Boxed: the client's future is kilobytes large.
+            Box::pin(async move { Client::connect(endpoints, Some(connect_options)).await.map_err(rejected) })
         };
         let plain = connect_options(&options);
         let kv = connect(&options.endpoints, plain.clone()).await?;

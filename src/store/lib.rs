@@ -4,6 +4,9 @@
 //! This crate deals in bytes. What an object is, how its key is built, what a field selector selects is said from above,
 //! through [`cache::ObjectCodec`].
 
+// A test fails by panicking.
+#![cfg_attr(test, allow(clippy::panic, clippy::unwrap_used))]
+
 pub mod cache;
 #[cfg(test)]
 mod contract;

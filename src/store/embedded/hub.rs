@@ -3,6 +3,7 @@
 //! A watch pulls: it reads the newest changes from memory and older ones from the log, at its own pace. A writer only
 //! rings the bell of those whose prefix it touched.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -73,6 +74,9 @@ impl Hub {
     }
 }
 
+/// The changes of one revision.
+type Revised = (u64, Arc<[Event]>);
+
 /// One watch.
 pub(super) struct Source {
     inner: Arc<Inner>,
@@ -80,7 +84,7 @@ pub(super) struct Source {
     /// Everything up to here under the prefix has been read.
     after: u64,
     /// What was read and not handed out.
-    pending: std::collections::VecDeque<(u64, Arc<[Event]>)>,
+    pending: VecDeque<Revised>,
 }
 
 impl Source {
@@ -98,7 +102,7 @@ impl Source {
         // Still under the state's lock: the next change finds this bell.
         inner.hub.bells.lock().push(bell.clone());
         drop(state);
-        Ok(Self { inner: inner.clone(), bell, after, pending: Default::default() })
+        Ok(Self { inner: inner.clone(), bell, after, pending: VecDeque::new() })
     }
 
     async fn pull(&mut self) -> Option<Result<WatchItem, StoreError>> {
@@ -195,7 +199,7 @@ fn check_compacted(after: u64, compacted: u64) -> Result<(), StoreError> {
 
 impl Inner {
     /// Some of the changes behind `after` under a prefix, from the log; and the revision up to which that is all.
-    fn read_log(&self, prefix: &[u8], after: u64) -> Result<(Vec<(u64, Arc<[Event]>)>, u64), StoreError> {
+    fn read_log(&self, prefix: &[u8], after: u64) -> Result<(Vec<Revised>, u64), StoreError> {
         let view = self.log.view()?;
         let newest = self.state.read().revision;
         let (changes, until) = view.scan(after + 1, newest, prefix, SCAN_ROWS)?;

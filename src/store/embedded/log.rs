@@ -19,7 +19,7 @@ const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
 const COMPACTED: &str = "compacted";
 
 /// redb's page cache. Reads of the newest state never come here.
-const PAGE_CACHE_BYTES: usize = 8 << 20;
+const PAGE_CACHE_BYTES: usize = 4 << 20;
 
 /// Why a store could not be opened. All of them are for an operator; none is mended by trying again.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,6 @@ pub(super) fn read_error(error: impl Into<redb::Error>) -> StoreError {
 /// The open database and the lock on its directory.
 pub(super) struct Log {
     db: Database,
-    durable: bool,
     /// Released by the system when the process ends, however it ends.
     _lock: Option<File>,
 }
@@ -87,7 +86,7 @@ impl Log {
         builder.set_cache_size(PAGE_CACHE_BYTES);
         builder.set_repair_callback(|_| tracing::debug!("the store was not closed, checking its pages"));
         let db = builder.create_file(file).map_err(database)?;
-        Self::prepare(db, true, Some(lock))
+        Self::prepare(db, Some(lock))
     }
 
     /// A log in memory.
@@ -95,15 +94,15 @@ impl Log {
         let mut builder = Builder::new();
         builder.set_cache_size(PAGE_CACHE_BYTES);
         let db = builder.create_with_backend(redb::backends::InMemoryBackend::new()).map_err(database)?;
-        Self::prepare(db, false, None)
+        Self::prepare(db, None)
     }
 
-    fn prepare(db: Database, durable: bool, lock: Option<File>) -> Result<Self, OpenError> {
+    fn prepare(db: Database, lock: Option<File>) -> Result<Self, OpenError> {
         let txn = db.begin_write().map_err(database)?;
         txn.open_table(LOG).map_err(database)?;
         txn.open_table(NUMBERS).map_err(database)?;
         txn.commit().map_err(database)?;
-        Ok(Self { db, durable, _lock: lock })
+        Ok(Self { db, _lock: lock })
     }
 
     /// Reads everything once, in order of revision.
@@ -127,8 +126,7 @@ impl Log {
 
     /// Writes changes so that they are on disk when this returns. An error leaves the disk in an unknown state.
     pub(super) fn append(&self, changes: &[Change]) -> Result<(), redb::Error> {
-        let mut txn = self.db.begin_write()?;
-        txn.set_durability(if self.durable { Durability::Immediate } else { Durability::None })?;
+        let txn = self.begin_write()?;
         {
             let mut log = txn.open_table(LOG)?;
             for change in changes {
@@ -143,8 +141,7 @@ impl Log {
 
     /// Removes rows and remembers from where on history can be read.
     pub(super) fn remove(&self, garbage: &[Garbage], compacted: u64) -> Result<(), redb::Error> {
-        let mut txn = self.db.begin_write()?;
-        txn.set_durability(if self.durable { Durability::Immediate } else { Durability::None })?;
+        let txn = self.begin_write()?;
         {
             txn.open_table(NUMBERS)?.insert(COMPACTED, compacted)?;
             let mut log = txn.open_table(LOG)?;
@@ -154,6 +151,14 @@ impl Log {
         }
         txn.commit()?;
         Ok(())
+    }
+
+    /// Each commit is durable. (redb would let go of pages only with the next durable one, so this is also right in memory,
+    /// where it costs nothing.)
+    fn begin_write(&self) -> Result<redb::WriteTransaction, redb::Error> {
+        let mut txn = self.db.begin_write()?;
+        txn.set_durability(Durability::Immediate)?;
+        Ok(txn)
     }
 
     /// A view of the log as it is now.

@@ -56,7 +56,7 @@ impl<'a> Record<'a> {
         let (key_len, rest) = rest.split_first_chunk::<4>()?;
         let (key, value) = rest.split_at_checked(u32::from_be_bytes(*key_len) as usize)?;
         let deleted = flags & DELETED != 0;
-        (format == FORMAT && !key.is_empty() && !(deleted && !value.is_empty())).then_some(Self {
+        (format == FORMAT && !key.is_empty() && (!deleted || value.is_empty())).then_some(Self {
             key,
             value: (!deleted).then_some(value),
             create_revision: u64::from_be_bytes(*create),

@@ -59,7 +59,7 @@ impl Writer {
         requests: mpsc::Receiver<Request>,
         compact_every: Option<Duration>,
     ) -> Self {
-        let deadlines = inner.state.read().live.range(b"", b"").filter_map(|live| deadline(live)).collect();
+        let deadlines = inner.state.read().live.range(b"", b"").filter_map(deadline).collect();
         Self { inner, requests, deadlines, compact_every, compact_to: 0 }
     }
 

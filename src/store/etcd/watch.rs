@@ -16,21 +16,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use etcd_client::proto::{PbEvent, PbWatchResponse};
 use etcd_client::{WatchClient, WatchOptions, WatchRequestSender, WatchResponseStream};
-use futures::future::BoxFuture;
-use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::queue::{Command, Queue, Source};
 use super::{errors::read_error, key_value, revision_in, revision_out};
 use crate::store::{Event, StoreError, WatchItem, prefix_end};
-use crate::watch_stream::WatchSource;
 
 /// Streams to etcd. More than one, so that one that catches up does not hold up the progress of all.
 const STREAMS: usize = 4;
-/// What a reader may leave unread before it is cancelled: revisions, and bytes of their values.
-const QUEUE_ITEMS_MAX: usize = 4096;
-const QUEUE_BYTES_MAX: usize = 8 << 20;
 /// Commands to a stream's task that may wait.
 const COMMANDS_MAX: usize = 256;
 /// A quiet stream asks for progress so often: a watch that is created anew must not start before the last compaction.
@@ -57,16 +52,6 @@ struct StreamHandle {
     task: AbortHandle,
 }
 
-enum Command {
-    Open {
-        prefix: Bytes,
-        after: u64,
-        queue: Weak<Queue>,
-    },
-    /// Queues have been read empty, or dropped: look after them.
-    Look,
-}
-
 impl Watches {
     pub(super) fn new(client: WatchClient) -> Self {
         let stream = |_| {
@@ -90,7 +75,7 @@ impl Watches {
         let open =
             Command::Open { prefix: Bytes::copy_from_slice(prefix), after, queue: Arc::downgrade(&queue) };
         commands.send(open).await.map_err(|_| StoreError::Unavailable("the store is closed".into()))?;
-        Ok(Source { queue, commands })
+        Ok(Source::new(queue, commands))
     }
 
     /// Asks etcd soon; requests that come at the same time are one.
@@ -102,105 +87,6 @@ impl Watches {
 impl Drop for Watches {
     fn drop(&mut self) {
         self.streams.iter().for_each(|stream| stream.task.abort());
-    }
-}
-
-/// What a stream has for one reader.
-#[derive(Default)]
-struct Queue {
-    unread: Mutex<Unread>,
-    filled: Notify,
-}
-
-#[derive(Default)]
-struct Unread {
-    items: VecDeque<WatchItem>,
-    bytes: usize,
-    /// Comes after the items.
-    end: Option<StoreError>,
-    /// The stream has stopped filling it until it is read empty.
-    overflowed: bool,
-}
-
-impl Queue {
-    /// False: there is no room.
-    fn push(&self, item: WatchItem) -> bool {
-        let mut unread = self.unread.lock();
-        if let (WatchItem::Progress { .. }, Some(last @ WatchItem::Progress { .. })) =
-            (&item, unread.items.back_mut())
-        {
-            *last = item;
-            return true;
-        }
-        let bytes = item_bytes(&item);
-        let has_room = unread.items.len() < QUEUE_ITEMS_MAX && unread.bytes + bytes <= QUEUE_BYTES_MAX;
-        // One item always has room, however large.
-        if !unread.items.is_empty() && !has_room {
-            unread.overflowed = true;
-            return false;
-        }
-        unread.bytes += bytes;
-        unread.items.push_back(item);
-        drop(unread);
-        self.filled.notify_one();
-        true
-    }
-
-    fn end(&self, error: StoreError) {
-        self.unread.lock().end = Some(error);
-        self.filled.notify_one();
-    }
-}
-
-fn item_bytes(item: &WatchItem) -> usize {
-    let WatchItem::Events { events, .. } = item else { return 0 };
-    let value = |kv: &Option<crate::store::KeyValue>| kv.as_ref().map_or(0, |kv| kv.value.len());
-    events.iter().map(|event| value(&event.kv) + value(&event.prev) + event.key.len() + 128).sum()
-}
-
-/// One reader.
-pub(super) struct Source {
-    queue: Arc<Queue>,
-    commands: mpsc::Sender<Command>,
-}
-
-impl Source {
-    async fn pull(&mut self) -> Option<Result<WatchItem, StoreError>> {
-        loop {
-            let must_resume = {
-                let mut unread = self.queue.unread.lock();
-                if let Some(item) = unread.items.pop_front() {
-                    unread.bytes -= item_bytes(&item);
-                    return Some(Ok(item));
-                }
-                if let Some(error) = unread.end.clone() {
-                    return Some(Err(error));
-                }
-                unread.overflowed
-            };
-            if must_resume {
-                // The stream sees the flag, so it does not matter who sends this or how often.
-                self.commands.send(Command::Look).await.ok()?;
-            }
-            tokio::select! {
-                () = self.queue.filled.notified() => {}
-                () = self.commands.closed() => return None,
-            }
-        }
-    }
-}
-
-impl WatchSource for Source {
-    fn next(&mut self) -> BoxFuture<'_, Option<Result<WatchItem, StoreError>>> {
-        Box::pin(self.pull())
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        self.queue = Arc::default();
-        // If there is no room, what the task is busy with makes it look as well.
-        let _ = self.commands.try_send(Command::Look);
     }
 }
 
@@ -427,12 +313,8 @@ impl Stream {
                 gone.push(key);
                 continue;
             };
-            if watch.phase == Phase::Idle {
-                let mut unread = queue.unread.lock();
-                if unread.items.is_empty() {
-                    unread.overflowed = false;
-                    wanted.push(key);
-                }
+            if watch.phase == Phase::Idle && queue.take_room() {
+                wanted.push(key);
             }
         }
         for key in gone {
@@ -659,29 +541,5 @@ mod tests {
         ] {
             assert_eq!(watch(started, phase).believes(revision, answered), believed, "{name}");
         }
-    }
-
-    #[test]
-    fn a_full_queue_stops_its_watch_and_progress_takes_no_room() {
-        let queue = Queue::default();
-        for revision in 1..=3 {
-            assert!(queue.push(WatchItem::Progress { revision }));
-        }
-        assert_eq!(queue.unread.lock().items.len(), 1, "later progress replaces earlier");
-        let kv = |bytes| crate::store::KeyValue {
-            key: "/k".into(),
-            value: vec![0; bytes].into(),
-            create_revision: 1,
-            mod_revision: 4,
-            version: 1,
-        };
-        let item = |revision, bytes| WatchItem::Events {
-            revision,
-            events: [Event { key: "/k".into(), kv: Some(kv(bytes)), prev: None }].into(),
-        };
-        assert!(queue.push(item(4, 1000)));
-        assert!(!queue.push(item(5, QUEUE_BYTES_MAX)), "over the bound");
-        assert!(queue.unread.lock().overflowed);
-        assert!(Queue::default().push(item(5, QUEUE_BYTES_MAX + 1)), "one item always fits");
     }
 }
