@@ -1,0 +1,91 @@
+//! How events reach the workers of pods: a flag and a knock, never a queue.
+//!
+//! An event says only that something changed; the worker looks for itself. So a thousand events for one pod cost one
+//! look, and nothing grows when workers are slow.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// What changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cause {
+    /// The runtime's containers.
+    Runtime = 1,
+    /// A ConfigMap or Secret.
+    Objects = 2,
+    /// A probe's verdict.
+    Probe = 4,
+}
+
+/// The knocker of one pod.
+#[derive(Debug, Default)]
+pub struct Waker {
+    causes: AtomicU8,
+    notify: Notify,
+}
+
+impl Waker {
+    /// Notes a cause and knocks.
+    pub fn wake(&self, cause: Cause) {
+        self.causes.fetch_or(cause as u8, Ordering::AcqRel);
+        self.notify.notify_one();
+    }
+
+    /// Waits for a knock.
+    pub async fn woken(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Takes the causes noted so far.
+    pub fn take(&self) -> Causes {
+        Causes(self.causes.swap(0, Ordering::AcqRel))
+    }
+}
+
+/// A set of causes.
+#[derive(Debug, Clone, Copy)]
+pub struct Causes(u8);
+
+impl Causes {
+    /// Whether the set contains the cause.
+    pub fn has(self, cause: Cause) -> bool {
+        self.0 & cause as u8 != 0
+    }
+}
+
+/// The knockers of all pods, by uid.
+#[derive(Debug, Default)]
+pub struct Wakers {
+    by_uid: Mutex<HashMap<String, Arc<Waker>>>,
+}
+
+impl Wakers {
+    /// The knocker of a pod, made if it is new.
+    pub fn of(&self, uid: &str) -> Arc<Waker> {
+        self.by_uid.lock().entry(uid.to_owned()).or_default().clone()
+    }
+
+    /// Forgets a pod.
+    pub fn forget(&self, uid: &str) {
+        self.by_uid.lock().remove(uid);
+    }
+
+    /// Knocks at one pod's worker, if there is one.
+    pub fn wake(&self, uid: &str, cause: Cause) {
+        if let Some(waker) = self.by_uid.lock().get(uid) {
+            waker.wake(cause);
+        }
+    }
+
+    /// Knocks everywhere: after a gap in events.
+    pub fn wake_all(&self, cause: Cause) {
+        for waker in self.by_uid.lock().values() {
+            waker.wake(cause);
+        }
+    }
+}
