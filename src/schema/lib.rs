@@ -6,6 +6,7 @@
 //!
 //! Nothing here fails at run time on the built-in facts: they are checked when they are packed.
 
+pub mod crd;
 pub mod openapi;
 mod packed;
 pub mod resources;

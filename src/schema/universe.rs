@@ -10,6 +10,7 @@ use std::sync::{LazyLock, OnceLock};
 
 use copepod_meta::Gvk;
 
+use crate::crd::Constraints;
 use crate::packed;
 use crate::types::{Name, StructType, Type, TypeId};
 
@@ -17,6 +18,8 @@ use crate::types::{Name, StructType, Type, TypeId};
 pub struct Universe {
     slots: Box<[OnceLock<Type>]>,
     source: Source,
+    /// Custom resources: what the schema demands at each position.
+    constraints: HashMap<TypeId, Constraints>,
 }
 
 enum Source {
@@ -29,6 +32,7 @@ enum Source {
 static BUILTIN: LazyLock<Universe> = LazyLock::new(|| Universe {
     slots: (0..packed::type_count()).map(|_| OnceLock::new()).collect(),
     source: Source::Packed,
+    constraints: HashMap::new(),
 });
 
 impl Universe {
@@ -50,7 +54,17 @@ impl Universe {
         Universe {
             slots: types.into_iter().map(OnceLock::from).collect(),
             source: Source::Built { by_name, by_gvk },
+            constraints: HashMap::new(),
         }
+    }
+
+    pub(crate) fn set_constraints(&mut self, constraints: HashMap<TypeId, Constraints>) {
+        self.constraints = constraints;
+    }
+
+    /// What a custom resource's schema demands of the value at this position; built-in types have none here.
+    pub fn constraints(&self, id: TypeId) -> Option<&Constraints> {
+        self.constraints.get(&id)
     }
 
     /// The type with this index.
