@@ -1,0 +1,24 @@
+# Logs: by container, following, tail, since, timestamps, of the container before.
+apply <<'EOF'
+apiVersion: v1
+kind: Pod
+metadata: {name: talk}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: a, image: "localhost/copepod/web:1", command: ["sh", "-c", "for i in 1 2 3 4 5; do echo line $i; done; echo err >&2; sleep 3; echo later; sleep 1000"]}
+  - {name: b, image: "localhost/copepod/web:1", command: ["sh", "-c", "echo other; sleep 1000"]}
+EOF
+soon '^talk +2/2' k get pods
+soon 'line 5' k logs talk -c a
+ok '^err$' k logs talk -c a
+ok 'other' k logs talk -c b
+lacks 'line 4' k logs talk -c a --tail=1
+ok 'Defaulted container "a" out of: a, b' k logs talk
+ok '^20[0-9-]+T[0-9:.]+Z line 1$' k logs talk -c a --timestamps
+ok 'line 1' k logs talk -c a --since=10m
+ok 'line 1' k logs talk -c a --limit-bytes=100
+ok 'later' timeout 20 kk "k logs talk -c a -f | grep -m1 later"
+no 'container nope is not valid for pod talk' k logs talk -c nope
+no 'previous terminated container "a" in pod "talk" not found' k logs talk -c a --previous
+ok 'other' k logs talk --all-containers
