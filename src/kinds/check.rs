@@ -155,6 +155,13 @@ impl<'v, 'p> At<'v, 'p> {
     pub fn duplicate_str(&self, e: &mut ErrorList, value: &str) {
         e.push(FieldError::duplicate(&self.path, &Value::string(value)));
     }
+    /// "Duplicate value" of a value that was rendered already.
+    pub fn duplicate_printed(&self, e: &mut ErrorList, printed: String, detail: &str) {
+        let mut error = FieldError::duplicate(&self.path, &Value::Null);
+        error.value = Some(printed);
+        error.detail = detail.into();
+        e.push(error);
+    }
     /// "Not found" of what is here.
     pub fn not_found(&self, e: &mut ErrorList) {
         let empty = Value::string("");

@@ -14,6 +14,7 @@ pub mod check;
 mod diff;
 pub mod equality;
 pub mod generic;
+mod go_json;
 #[cfg(test)]
 mod goldens;
 pub mod metadata;
@@ -23,8 +24,13 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
+mod apps;
 mod certificates;
+mod coordination;
 mod core;
+mod discovery;
+pub mod rbac;
+mod scheduling;
 
 pub use check::At;
 pub use strategy::{Column, Context, DefaultPropagation, Graceful, Row, Strategy};

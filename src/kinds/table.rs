@@ -1,7 +1,7 @@
 //! The table of kinds that have something to say beyond their facts. The one place where a kind's file is named.
 
-use crate::core;
 use crate::strategy::Strategy;
+use crate::{apps, coordination, core, discovery, rbac, scheduling};
 
 /// A row: names, hub version, whether validation is complete, behaviour.
 pub struct Entry {
@@ -39,5 +39,27 @@ const fn part(
 }
 
 /// Every kind with a strategy of its own.
-pub static ROWS: &[Entry] =
-    &[full("", "pods", "v1", &core::pod::Pod), full("", "configmaps", "v1", &core::config_map::ConfigMap)];
+pub static ROWS: &[Entry] = &[
+    full("", "pods", "v1", &core::pod::Pod),
+    full("", "namespaces", "v1", &core::namespace::Namespace),
+    full("", "nodes", "v1", &core::node::Node),
+    full("", "configmaps", "v1", &core::config_map::ConfigMap),
+    full("", "secrets", "v1", &core::secret::Secret),
+    full("", "serviceaccounts", "v1", &core::service_account::ServiceAccount),
+    full("", "events", "v1", &core::event::Event),
+    full("events.k8s.io", "events", "v1", &core::event::NewEvent),
+    full("", "services", "v1", &core::service::Service),
+    full("", "endpoints", "v1", &core::endpoints::Endpoints),
+    full("apps", "deployments", "v1", &apps::deployment::Deployment),
+    full("apps", "replicasets", "v1", &apps::replica_set::ReplicaSet),
+    full("apps", "daemonsets", "v1", &apps::daemon_set::DaemonSet),
+    full("apps", "statefulsets", "v1", &apps::stateful_set::StatefulSet),
+    full("apps", "controllerrevisions", "v1", &apps::controller_revision::ControllerRevision),
+    full("coordination.k8s.io", "leases", "v1", &coordination::lease::Lease),
+    full("discovery.k8s.io", "endpointslices", "v1", &discovery::endpoint_slice::EndpointSlice),
+    full("rbac.authorization.k8s.io", "roles", "v1", &rbac::role::Role),
+    full("rbac.authorization.k8s.io", "clusterroles", "v1", &rbac::role::ClusterRole),
+    full("rbac.authorization.k8s.io", "rolebindings", "v1", &rbac::binding::RoleBinding),
+    full("rbac.authorization.k8s.io", "clusterrolebindings", "v1", &rbac::binding::ClusterRoleBinding),
+    full("scheduling.k8s.io", "priorityclasses", "v1", &scheduling::priority_class::PriorityClass),
+];

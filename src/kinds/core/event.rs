@@ -1,0 +1,304 @@
+//! Event, in the core group and in events.k8s.io: one object under two names of its fields. The hub is core/v1.
+//!
+//! upstream: pkg/registry/core/event/strategy.go, pkg/apis/core/validation/events.go, pkg/apis/events/v1/conversion.go
+
+use copepod_meta::{ErrorList, FieldError, Path, Value, names};
+
+use crate::cells::{self, UNKNOWN};
+use crate::check::At;
+use crate::equality::same;
+use crate::strategy::{Column, Context, Row, Strategy};
+use crate::{metadata, print};
+
+/// The core group's.
+pub struct Event;
+/// events.k8s.io's: other field names, stricter rules.
+pub struct NewEvent;
+
+/// (events.k8s.io, core)
+const RENAMED: [(&str, &str); 7] = [
+    ("note", "message"),
+    ("regarding", "involvedObject"),
+    ("reportingController", "reportingComponent"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+];
+
+impl Strategy for Event {
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        metadata::path_segment_name(name, prefix)
+    }
+    fn validate_create(&self, _cx: &Context, event: &Value, e: &mut ErrorList) {
+        legacy(event, "reportingComponent", e);
+    }
+    fn validate_update(&self, _cx: &Context, event: &Value, _old: &Value, e: &mut ErrorList) {
+        legacy(event, "reportingComponent", e);
+    }
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+    fn columns(&self) -> &'static [Column] {
+        cells::columns("core/Event")
+    }
+    fn row(&self, cx: &Context, event: &Value) -> Row {
+        row(cx, event)
+    }
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        FIELDS
+    }
+    fn field(&self, event: &Value, name: &str) -> String {
+        field(event, name)
+    }
+}
+
+impl Strategy for NewEvent {
+    fn to_hub(&self, _version: &str, event: &mut Value) {
+        for (new, core) in RENAMED {
+            if let Some(value) = event.remove(&[new]) {
+                event.set(&[core], value);
+            }
+        }
+    }
+    fn from_hub(&self, _version: &str, event: &mut Value) {
+        for (new, core) in RENAMED {
+            if let Some(value) = event.remove(&[core]) {
+                event.set(&[new], value);
+            }
+        }
+    }
+    fn validate_create(&self, _cx: &Context, event: &Value, e: &mut ErrorList) {
+        metadata::standard_finalizers(event, e);
+        legacy(event, "reportingController", e);
+        strict(event, e);
+    }
+    fn validate_update(&self, _cx: &Context, event: &Value, old: &Value, e: &mut ErrorList) {
+        legacy(event, "reportingController", e);
+        metadata::validate_update_core(event, old, e);
+        if !same(event.get("series"), old.get("series")) {
+            series(event, e);
+        }
+        immutable(event, old, e);
+    }
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+    fn columns(&self) -> &'static [Column] {
+        cells::columns("core/Event")
+    }
+    fn row(&self, cx: &Context, event: &Value) -> Row {
+        row(cx, event)
+    }
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        FIELDS
+    }
+    fn field(&self, event: &Value, name: &str) -> String {
+        field(event, name)
+    }
+}
+
+const FIELDS: &[&str] = &[
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+];
+
+/// upstream: ToSelectableFields
+fn field(event: &Value, name: &str) -> String {
+    match name {
+        "source" => match event.str_at(&["source", "component"]) {
+            "" => event.str_at(&["reportingComponent"]).into(),
+            component => component.into(),
+        },
+        _ => event.str_at(&name.split('.').collect::<Vec<_>>()).into(),
+    }
+}
+
+/// upstream: legacyValidateEvent
+fn legacy(event: &Value, controller: &str, e: &mut ErrorList) {
+    const NAMESPACE: &str = "does not match event.namespace";
+    let root = At::root(event);
+    let namespace = event.str_at(&["metadata", "namespace"]);
+    let involved = root.get("involvedObject.namespace");
+    if event.get("eventTime").is_null() {
+        let agrees = match involved.str() {
+            "" => matches!(namespace, "" | "default"),
+            other => other == namespace,
+        };
+        if !agrees {
+            involved.invalid(e, NAMESPACE);
+        }
+    } else {
+        if involved.is_empty() && !matches!(namespace, "default" | "kube-system") {
+            involved.invalid(e, NAMESPACE);
+        }
+        let at = root.get(controller);
+        let at = at.with(event.get("reportingComponent"));
+        at.need(e);
+        at.qualified_name(e);
+        for (member, printed, max) in [
+            ("reportingInstance", "reportingInstance", 128),
+            ("action", "action", 128),
+            ("reason", "reason", 128),
+            ("message", "message", 1024),
+        ] {
+            let at = root.get(printed);
+            let value = at.with(event.get(member));
+            if member != "message" {
+                value.need(e);
+            }
+            if value.len() > max {
+                value.invalid_str(e, "", format!("can have at most {max} characters"));
+            }
+        }
+    }
+    for message in names::dns1123_subdomain(namespace) {
+        e.push(FieldError::invalid_str(&Path::new("namespace"), namespace, message));
+    }
+}
+
+/// What events.k8s.io asks of new events. upstream: ValidateEventCreate
+fn strict(event: &Value, e: &mut ErrorList) {
+    const UNSET: &str = "needs to be unset";
+    series(event, e);
+    let root = At::root(event);
+    if event.get("eventTime").is_null() {
+        root.get("eventTime").required(e, "");
+    }
+    let ty = root.get("type");
+    if !matches!(ty.str(), "Normal" | "Warning") {
+        ty.invalid_str(e, "", format!("has invalid value: {}", ty.str()));
+    }
+    for member in ["firstTimestamp", "lastTimestamp"] {
+        if root.get(member).is_set() {
+            root.get(member).invalid_str(e, "", UNSET);
+        }
+    }
+    if root.get("count").int() != 0 {
+        root.get("count").invalid_str(e, "", UNSET);
+    }
+    let source = root.get("source");
+    if !source.get("component").is_empty() || !source.get("host").is_empty() {
+        source.invalid_str(e, "", UNSET);
+    }
+}
+
+/// upstream: validateV1EventSeries
+fn series(event: &Value, e: &mut ErrorList) {
+    let root = At::root(event);
+    let series = root.get("series");
+    if !series.is_set() {
+        return;
+    }
+    if series.get("count").int() < 2 {
+        series.get("count").invalid_str(e, "", "should be at least 2");
+    }
+    if !series.get("lastObservedTime").is_set() {
+        series.get("lastObservedTime").required(e, "");
+    }
+}
+
+/// upstream: ValidateEventUpdate
+fn immutable(event: &Value, old: &Value, e: &mut ErrorList) {
+    let root = At::root(event);
+    for (member, printed) in [
+        ("involvedObject", "involvedObject"),
+        ("reason", "reason"),
+        ("message", "message"),
+        ("source", "source"),
+        ("firstTimestamp", "firstTimestamp"),
+        ("lastTimestamp", "lastTimestamp"),
+        ("count", "count"),
+        ("reason", "reason"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingComponent", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+    ] {
+        let value = event.get(member);
+        if same(value, old.get(member)) {
+            continue;
+        }
+        let at = root.get(printed);
+        match member {
+            "involvedObject" => {
+                at.invalid_printed(
+                    e,
+                    print::internal(value, "core/ObjectReference"),
+                    crate::check::IMMUTABLE,
+                );
+            }
+            "related" if value.is_null() => at.invalid_printed(e, "null".into(), crate::check::IMMUTABLE),
+            "related" => {
+                at.invalid_printed(
+                    e,
+                    print::internal(value, "core/ObjectReference"),
+                    crate::check::IMMUTABLE,
+                );
+            }
+            "source" => {
+                at.invalid_printed(e, print::internal(value, "core/EventSource"), crate::check::IMMUTABLE)
+            }
+            "count" => at.with(value).invalid_int(e, crate::check::IMMUTABLE),
+            "firstTimestamp" | "lastTimestamp" | "eventTime" if value.is_null() => {
+                at.invalid_printed(e, "null".into(), crate::check::IMMUTABLE);
+            }
+            _ => at.with(value).invalid(e, crate::check::IMMUTABLE),
+        }
+    }
+}
+
+/// upstream: printEvent
+fn row(cx: &Context, event: &Value) -> Row {
+    let since = |path: &[&str]| match event.str_at(path) {
+        "" => UNKNOWN.to_string(),
+        time => cells::since(cx, time),
+    };
+    let or = |path: &[&str], other: &dyn Fn() -> String| {
+        if event.at(path).is_null() { other() } else { since(path) }
+    };
+    let first = or(&["firstTimestamp"], &|| since(&["eventTime"]));
+    let mut last = or(&["lastTimestamp"], &|| first.clone());
+    let mut count = event.int_at(&["count"]);
+    if !event.get("series").is_null() {
+        last = since(&["series", "lastObservedTime"]);
+        count = event.int_at(&["series", "count"]);
+    } else if count == 0 {
+        count = 1;
+    }
+    let kind = event.str_at(&["involvedObject", "kind"]).to_lowercase();
+    let target = match event.str_at(&["involvedObject", "name"]) {
+        "" => kind,
+        name => format!("{kind}/{name}"),
+    };
+    let either = |a: &[&str], b: &str| match event.str_at(a) {
+        "" => event.str_at(&[b]).to_string(),
+        text => text.to_string(),
+    };
+    let component = either(&["source", "component"], "reportingComponent");
+    let instance = either(&["source", "host"], "reportingInstance");
+    let source = if instance.is_empty() { component } else { format!("{component}, {instance}") };
+    cells::row([
+        last.into(),
+        event.str_at(&["type"]).into(),
+        event.str_at(&["reason"]).into(),
+        target.into(),
+        event.str_at(&["involvedObject", "fieldPath"]).into(),
+        source.into(),
+        event.str_at(&["message"]).trim().into(),
+        first.into(),
+        count.into(),
+        cells::name(event),
+    ])
+}
