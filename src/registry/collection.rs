@@ -9,7 +9,7 @@ use bytes::Bytes;
 use copepod_kinds::{Context, Kind};
 use copepod_meta::{CompactString, GroupResource, Gvk, Path, ResourceVersion, Status, Value, names, time};
 use copepod_schema::{Resource, Storage};
-use copepod_store::cache::{BodyBudget, Cache, CacheConfig, Hold};
+use copepod_store::cache::{BodyBudget, Cache, CacheConfig, Hold, ReadAt};
 use copepod_store::{KeyValue, Store};
 
 use crate::errors;
@@ -83,7 +83,7 @@ impl Collection {
         let ttl_seconds = (storage.ttl_seconds > 0).then_some(ground.event_ttl_seconds);
         Collection {
             group_resource: GroupResource::new(&resource.group, &resource.plural),
-            returns_deleted: resource.returns_deleted,
+            returns_deleted: resource.returns_deleted || hooks.returns_deleted(),
             resource,
             storage,
             kind,
@@ -158,6 +158,24 @@ impl Collection {
         let Some(kv) = got.kv else { return Ok(None) };
         let tree = self.decode(&kv.value, kv.mod_revision)?;
         Ok(Some((kv, tree)))
+    }
+
+    /// The state of an object as the cache has it at hand: maybe old, maybe not there though the object is.
+    pub(crate) async fn read_cached(&self, key: &[u8]) -> Option<(KeyValue, Value)> {
+        if !self.cache.is_ready() {
+            return None;
+        }
+        // Whatever is wrong is found, and said, by the read of the store that follows.
+        let entry = self.cache.get(key, ReadAt::Any).await.ok()?.entry?;
+        let tree = self.decode(&entry.stored, entry.revision).ok()?;
+        let kv = KeyValue {
+            key: entry.key.clone(),
+            value: entry.stored.clone(),
+            create_revision: entry.create_revision,
+            mod_revision: entry.revision,
+            version: 0,
+        };
+        Some((kv, tree))
     }
 
     /// What strategies may know of a request.

@@ -33,6 +33,8 @@ pub(crate) type Change<'a> = dyn Fn(Option<&Value>) -> Result<Value, Status> + S
 pub(crate) struct Updated {
     pub(crate) object: Object,
     pub(crate) created: bool,
+    /// The store has confirmed it; otherwise nothing was to be written.
+    pub(crate) written: bool,
 }
 
 /// What an update shall do.
@@ -167,24 +169,34 @@ impl Call<'_> {
     /// Updates the object of the target, again and again until nobody came between.
     pub(crate) async fn update(&self, update: &Update<'_>) -> Result<Updated, Status> {
         let key = self.collection.key(self.object_namespace(), &self.target.name)?;
-        let mut current = self.collection.read(&key).await?;
+        let mut current = None;
+        if !self.dry_run {
+            current = self.collection.read_cached(&key).await;
+        }
+        // The cache may be behind. What a write makes of an old state counts only if the store's transaction confirms it.
+        let mut may_be_old = current.is_some();
+        if !may_be_old {
+            current = self.collection.read(&key).await?;
+        }
         for _ in 0..CONFLICTS_MAX {
             let step = match &current {
-                Some((kv, old)) => self.update_once(&key, kv, old, update).await?,
-                None => self.create_by_update(update).await?,
+                Some((kv, old)) => self.update_once(&key, kv, old, update).await,
+                None => self.create_by_update(update).await,
             };
-            match step {
-                Step::Done(updated) => return Ok(updated),
-                Step::Again(kv) => {
-                    current = match kv {
-                        Some(kv) => {
-                            let tree = self.collection.decode(&kv.value, kv.mod_revision)?;
-                            Some((kv, tree))
-                        }
-                        None => self.collection.read(&key).await?,
-                    };
+            let again = match step {
+                Ok(Step::Done(updated)) if updated.written || !may_be_old => return Ok(updated),
+                Ok(Step::Again(kv)) => kv,
+                Err(status) if !may_be_old => return Err(status),
+                Ok(Step::Done(_)) | Err(_) => None,
+            };
+            may_be_old = false;
+            current = match again {
+                Some(kv) => {
+                    let tree = self.collection.decode(&kv.value, kv.mod_revision)?;
+                    Some((kv, tree))
                 }
-            }
+                None => self.collection.read(&key).await?,
+            };
             if self.caller.deadline.is_some_and(|d| d <= std::time::Instant::now()) {
                 return Err(Status::timeout("request did not complete within requested timeout", 0));
             }
@@ -218,7 +230,7 @@ impl Call<'_> {
         self.may_create().await?;
         set_revision(&mut object, 0);
         match self.create_once(object).await {
-            Ok(object) => Ok(Step::Done(Updated { object, created: true })),
+            Ok(object) => Ok(Step::Done(Updated { object, created: true, written: true })),
             // Somebody else made it meanwhile: then this is an update.
             Err(status) if status.reason == copepod_meta::Reason::AlreadyExists && !self.dry_run => {
                 Ok(Step::Again(None))
@@ -312,16 +324,16 @@ impl Call<'_> {
             return self.delete_by_update(key, kv, object).await;
         }
         let bytes = self.collection.encode(object.clone())?;
-        let done = |bytes, revision| {
-            Ok(Step::Done(Updated { object: self.object(bytes, revision), created: false }))
+        let done = |bytes, revision, written| {
+            Ok(Step::Done(Updated { object: self.object(bytes, revision), created: false, written }))
         };
         if bytes == kv.value || self.dry_run {
-            return done(bytes, kv.mod_revision);
+            return done(bytes, kv.mod_revision, false);
         }
         match self.put(key, kv.mod_revision, bytes.clone()).await? {
             TxnResult::Done { revision } => {
                 self.collection.hooks.after_update(self, &object, old).await;
-                done(bytes, revision)
+                done(bytes, revision, true)
             }
             TxnResult::Conflict { current: Some(current), .. } => Ok(Step::Again(Some(current))),
             // Deleted meanwhile.
@@ -358,7 +370,11 @@ impl Call<'_> {
             self.collection.hooks.after_delete(self, &object).await;
         }
         // Clients of a PUT expect the object that they put.
-        Ok(Step::Done(Updated { object: self.object(bytes, kv.mod_revision), created: false }))
+        Ok(Step::Done(Updated {
+            object: self.object(bytes, kv.mod_revision),
+            created: false,
+            written: !self.dry_run,
+        }))
     }
 
     /// Changes the stored object as it is: no admission, no strategy. For subresources that set single fields.

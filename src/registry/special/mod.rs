@@ -171,6 +171,10 @@ pub(crate) trait Hooks: Send + Sync {
     fn is_its_own_namespace(&self) -> bool {
         false
     }
+    /// A deletion answers the object though its documentation says Status.
+    fn returns_deleted(&self) -> bool {
+        false
+    }
     /// Deletion may leave finalizers to the garbage collector. upstream: GarbageCollectionPolicy Unsupported
     fn is_garbage_collected(&self) -> bool {
         true

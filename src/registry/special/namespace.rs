@@ -17,6 +17,10 @@ impl Hooks for Namespace {
         true
     }
 
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+
     fn deletes_on_update(&self, object: &Value) -> bool {
         object.list_at(&["spec", "finalizers"]).is_empty()
     }
