@@ -55,4 +55,4 @@ gone() { # KIND NAME: is gone soon
 apply() { ok '(created|configured|unchanged|serverside-applied)' k apply -f -; }
 value() { k get "$1" -o "jsonpath={$2}"; }
 # kk 'SHELL': a pipeline that uses k.
-kk() { bash -c "set -o pipefail; KUBECTL='$KUBECTL' KUBECONFIG_FILE='$KUBECONFIG_FILE' NS='$NS'; $(declare -f k); $1"; }
+kk() { timeout 60 bash -c "set -o pipefail; KUBECTL='$KUBECTL' KUBECONFIG_FILE='$KUBECONFIG_FILE' NS='$NS'; $(declare -f k); $1"; }

@@ -34,4 +34,4 @@ spec:
   containers: [{name: c, image: "localhost/copepod/web:1", stdin: true, stdinOnce: true, command: ["sh", "-c", "read x; echo got $x; sleep 2"]}]
 EOF
 soon '^in +1/1' k get pods
-ok 'got word' kk "echo word | timeout 20 k attach -i in -c c"
+ok 'got word' kk "echo word | k attach -i in -c c"
