@@ -219,3 +219,80 @@ fn gates_have_their_defaults() {
     assert_eq!(gate("WatchList"), (true, Stage::Beta));
     assert_eq!(gate("AllAlpha"), (false, Stage::Alpha));
 }
+
+#[derive(serde::Deserialize)]
+struct Function {
+    name: String,
+    file: String,
+    by: Option<String>,
+    #[serde(rename = "where")]
+    place: Option<String>,
+    why: Option<String>,
+}
+
+fn functions(file: &str) -> Vec<Function> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../api").join(file);
+    let text = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Every hand-written defaulting and conversion function of upstream is accounted for in `api/conversions-status.json`: by
+/// the facts, by code (which cites it), by nothing (with the reason), or as missing. What is missing is printed.
+#[test]
+fn upstreams_functions_are_accounted_for() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let key = |f: &Function| format!("{} {}", f.file, f.name);
+    let status = functions("conversions-status.json");
+    let stated: std::collections::BTreeSet<String> = status.iter().map(key).collect();
+    assert_eq!(stated.len(), status.len(), "a function has two rows");
+    let wanted: std::collections::BTreeSet<String> = functions("conversions.json").iter().map(key).collect();
+    assert_eq!(stated.symmetric_difference(&wanted).collect::<Vec<_>>(), Vec::<&String>::new());
+    let mut missing = Vec::new();
+    for row in &status {
+        match row.by.as_deref() {
+            Some("facts") => {}
+            Some("none") => assert!(row.why.is_some(), "{}: by none of us, but why?", row.name),
+            Some("missing") => missing.push(row.name.as_str()),
+            Some("code") => {
+                let place = row.place.as_deref().unwrap_or_else(|| panic!("{}: where?", row.name));
+                let text =
+                    std::fs::read_to_string(root.join(place)).unwrap_or_else(|e| panic!("{place}: {e}"));
+                assert!(text.contains(&row.name), "{place} does not cite {}", row.name);
+            }
+            other => panic!("{}: {other:?} is no answer", row.name),
+        }
+    }
+    println!("{} of {} missing: {}", missing.len(), status.len(), missing.join(", "));
+}
+
+/// Where upstream's own storage test expects an object of each resource (`hack/upstream`, `goldens etcd-paths`).
+#[test]
+fn storage_paths_are_upstreams() {
+    #[derive(serde::Deserialize)]
+    struct Row {
+        resource: String,
+        path: String,
+        kind: Option<String>,
+    }
+    let rows: Vec<Row> =
+        serde_json::from_str(include_str!("testdata/etcd-paths.json")).expect("a golden is JSON");
+    let mut compared = 0;
+    for row in rows {
+        let parts: Vec<&str> = row.resource.split('/').collect();
+        let Some((found, served)) = resource(parts[0], parts[1], parts[2]) else { continue };
+        let storage = found.storage.as_ref().expect(&row.resource);
+        let namespace = if found.namespaced { "{namespace}/" } else { "" };
+        let prefix = format!("/registry/{}/{namespace}", storage.prefix);
+        let name = row
+            .path
+            .strip_prefix(&prefix)
+            .unwrap_or_else(|| panic!("{}: {} {prefix}", row.resource, row.path));
+        assert!(!name.contains('/'), "{}: {name}", row.resource);
+        let own = format!("{}/{}/{}", found.group, served.version, found.kind);
+        let stored = format!("{}/{}/{}", storage.group, storage.version, storage.kind);
+        assert_eq!(stored, row.kind.unwrap_or(own), "{}", row.resource);
+        compared += 1;
+    }
+    let stored = resources().iter().filter(|r| r.storage.is_some()).map(|r| r.versions.len()).sum::<usize>();
+    assert_eq!(compared, stored, "every stored version of a resource has a golden");
+}
