@@ -49,6 +49,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// One attempt of a request. etcd itself gives up after seven seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same of a list: a page may be hundreds of megabytes.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a request is tried again.
 const RETRY_FOR: Duration = Duration::from_secs(5);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -120,7 +122,7 @@ impl EtcdStore {
     /// Reads, again and again while nobody answers.
     async fn read(
         &self,
-        client: &KvClient,
+        (client, timeout): (&KvClient, Duration),
         key: Vec<u8>,
         options: GetOptions,
         revision: u64,
@@ -129,7 +131,7 @@ impl EtcdStore {
         loop {
             let mut client = client.clone();
             let call = client.get(key.clone(), Some(options.clone()));
-            let error = match tokio::time::timeout(REQUEST_TIMEOUT, call).await {
+            let error = match tokio::time::timeout(timeout, call).await {
                 Ok(Ok(answer)) => return Ok(answer.0),
                 Ok(Err(error)) => read_error(error, revision),
                 Err(_) => StoreError::Unavailable("etcd did not answer in time".into()),
@@ -197,7 +199,7 @@ impl Drop for EtcdStore {
 #[async_trait]
 impl Store for EtcdStore {
     async fn get(&self, key: &[u8]) -> Result<GetResult, StoreError> {
-        let answer = self.read(&self.kv, key.to_vec(), GetOptions::new(), 0).await?;
+        let answer = self.read((&self.kv, REQUEST_TIMEOUT), key.to_vec(), GetOptions::new(), 0).await?;
         let revision = header_revision(answer.header)?;
         Ok(GetResult { kv: answer.kvs.into_iter().next().map(key_value), revision })
     }
@@ -213,7 +215,8 @@ impl Store for EtcdStore {
         if let Some(revision) = request.revision {
             options = options.with_revision(revision_out(revision));
         }
-        let answer = self.read(&self.bulk, key, options, request.revision.unwrap_or(0)).await?;
+        let answer =
+            self.read((&self.bulk, LIST_TIMEOUT), key, options, request.revision.unwrap_or(0)).await?;
         let newest = header_revision(answer.header)?;
         Ok(ListResult {
             kvs: answer.kvs.into_iter().map(key_value).collect(),
@@ -255,8 +258,9 @@ impl Store for EtcdStore {
     }
 
     async fn current_revision(&self) -> Result<u64, StoreError> {
-        let answer =
-            self.read(&self.kv, COMPACT_REV_KEY.into(), GetOptions::new().with_keys_only(), 0).await?;
+        let answer = self
+            .read((&self.kv, REQUEST_TIMEOUT), COMPACT_REV_KEY.into(), GetOptions::new().with_keys_only(), 0)
+            .await?;
         header_revision(answer.header)
     }
 

@@ -98,10 +98,13 @@ impl Log {
     }
 
     fn prepare(db: Database, lock: Option<File>) -> Result<Self, OpenError> {
-        let txn = db.begin_write().map_err(database)?;
-        txn.open_table(LOG).map_err(database)?;
-        txn.open_table(NUMBERS).map_err(database)?;
-        txn.commit().map_err(database)?;
+        // Only a new one needs a commit, that is two waits for the disk.
+        if db.begin_read().map_err(database)?.list_tables().map_err(database)?.next().is_none() {
+            let txn = db.begin_write().map_err(database)?;
+            txn.open_table(LOG).map_err(database)?;
+            txn.open_table(NUMBERS).map_err(database)?;
+            txn.commit().map_err(database)?;
+        }
         Ok(Self { db, _lock: lock })
     }
 

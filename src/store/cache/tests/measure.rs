@@ -185,6 +185,11 @@ async fn measure_fan_out() {
 #[ignore = "a measurement"]
 async fn measure_writes_and_recovery() {
     let dir = tempfile::tempdir().expect("a directory");
+    for what in ["new", "empty"] {
+        let start = Instant::now();
+        drop(disk(dir.path()));
+        println!("open and close a store that is {what}: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    }
     let store = disk(dir.path());
     let mut times = Vec::new();
     for i in 0..1000 {
