@@ -37,6 +37,7 @@ enum Header {
     Groups = 8,
     Resources = 9,
     Gates = 10,
+    Registered = 11,
 }
 
 fn word(at: usize) -> usize {
@@ -375,6 +376,11 @@ static RESOURCES: LazyLock<Box<[Resource]>> =
     LazyLock::new(|| Reader { at: header(Header::Resources) }.list(Reader::resource));
 static GATES: LazyLock<Box<[FeatureGate]>> =
     LazyLock::new(|| Reader { at: header(Header::Gates) }.list(Reader::gate));
+
+/// All group-versions that upstream's servers know, served or not, as `group/version`, sorted.
+pub(crate) fn registered_group_versions() -> Box<[Name]> {
+    Reader { at: header(Header::Registered) }.names()
+}
 
 /// The built-in groups in discovery's order, the core group first.
 pub fn groups() -> &'static [Group] {

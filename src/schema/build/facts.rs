@@ -83,6 +83,8 @@ pub struct FieldFacts {
 pub struct ResourceFacts {
     pub groups: Vec<GroupFacts>,
     pub resources: Vec<OneResource>,
+    /// All group-versions that upstream's servers know, served or not.
+    pub registered: Vec<String>,
 }
 
 #[derive(Deserialize)]

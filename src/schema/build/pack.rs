@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::facts::{Facts, FieldFacts, OneResource, TypeFacts};
 
-const HEADER_WORDS: usize = 11;
+const HEADER_WORDS: usize = 12;
 
 /// Records under construction, and the strings they refer to.
 struct Writer {
@@ -305,7 +305,9 @@ pub fn pack(facts: &Facts) -> Vec<u8> {
         };
         w.byte(u8::from(g.default) | u8::from(g.locked) << 1 | stage << 2);
     });
-    assemble(writer, &starts, &names, &gvks, [groups, resources, gates])
+    let registered = writer.records.len();
+    writer.strs(&facts.resources.registered);
+    assemble(writer, &starts, &names, &gvks, [groups, resources, gates, registered])
 }
 
 type Gvk = (String, String, String);
@@ -322,7 +324,7 @@ fn assemble(
     starts: &[usize],
     names: &BTreeMap<String, u32>,
     gvks: &BTreeMap<Gvk, u32>,
-    tables: [usize; 3],
+    tables: [usize; 4],
 ) -> Vec<u8> {
     let mut name_rows: Vec<usize> = Vec::new();
     for (name, id) in names {
@@ -354,6 +356,7 @@ fn assemble(
         records_at + tables[0],
         records_at + tables[1],
         records_at + tables[2],
+        records_at + tables[3],
     ];
     let starts: Vec<usize> = starts.iter().map(|s| records_at + s).collect();
     let mut blob = Vec::with_capacity(records_at + writer.records.len());

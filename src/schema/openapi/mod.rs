@@ -1,6 +1,6 @@
 //! OpenAPI documents of the built-in API, rendered when asked for and not kept.
 //!
-//! Owns: OpenAPI v3, one document per group-version and per discovery root, equal to upstream's
+//! Owns: OpenAPI v3, one document per group-version and per discovery root, and the one v2 document, equal to upstream's
 //! (`tests.rs` compares with a running server's, without exceptions). Schemas come compressed out of the build; paths are made from the resource table.
 //! Does not: cache, negotiate, compute ETags over rendered bytes (documents change only with the build: see [`version_hash`]).
 
@@ -8,6 +8,7 @@ mod paths;
 mod schemas;
 #[cfg(test)]
 mod tests;
+mod v2;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,17 +54,28 @@ pub fn v3_paths() -> Vec<String> {
     all
 }
 
+pub use v2::v2_document;
+
 /// One document of the v3 index as JSON; `None` for a path that is not in it.
 pub fn v3_document(path: &str) -> Option<String> {
     let mut schemas = Schemas::default();
-    let parts: Vec<&str> = path.split('/').collect();
-    let (paths, gv) = match parts.as_slice() {
-        ["api", version] => (group_version(&mut schemas, "", version)?, Some(("", *version))),
-        ["apis", group, version] => (group_version(&mut schemas, group, version)?, Some((*group, *version))),
-        ["apis", group] if packed::groups().iter().any(|g| g.name == *group) => (group_root(group), None),
-        _ => (fixed(path)?, None),
+    let paths = paths_of(&mut schemas, path)?;
+    let gv = match path.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", version] => Some(("", *version)),
+        ["apis", group, version] => Some((*group, *version)),
+        _ => None,
     };
     Some(document(&mut schemas, &paths, gv))
+}
+
+/// The paths that one document of the v3 index shows.
+fn paths_of(schemas: &mut Schemas, path: &str) -> Option<BTreeMap<String, Value>> {
+    match path.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", version] => group_version(schemas, "", version),
+        ["apis", group, version] => group_version(schemas, group, version),
+        ["apis", group] if packed::groups().iter().any(|g| g.name == *group) => Some(group_root(group)),
+        _ => fixed(path),
+    }
 }
 
 /// A name for the present state of all built-in documents, for the `hash` of the v3 index and for ETags: they change only

@@ -66,3 +66,17 @@ fn unknown_documents_are_refused() {
         assert!(v3_document(path).is_none(), "{path}");
     }
 }
+
+#[test]
+fn the_v2_document_is_upstreams() {
+    let Some(dir) = goldens() else { return };
+    let theirs = std::fs::read(dir.join("v2.json")).expect("the goldens have v2.json");
+    let theirs: Value = serde_json::from_slice(&theirs).expect("a golden is JSON");
+    let ours: Value = serde_json::from_str(&v2_document()).expect("ours is JSON");
+    let mut found = Vec::new();
+    differences("", &ours, &theirs, &mut found);
+    for line in found.iter().take(60) {
+        println!("{line}");
+    }
+    assert!(found.is_empty(), "{} differences", found.len());
+}

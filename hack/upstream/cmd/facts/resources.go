@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,6 +19,7 @@ import (
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	aggregator "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/controlplane"
 	"k8s.io/kubernetes/pkg/kubeapiserver"
@@ -98,6 +100,10 @@ func writeResources(path string, modules map[string]string) {
 	section(&out, groups)
 	out.WriteString(",\"resources\":")
 	section(&out, rows)
+	registered, err := marshal(registeredGroupVersions())
+	must(err)
+	out.WriteString(",\"registered\":")
+	out.Write(registered)
 	out.WriteString("}\n")
 	must(os.WriteFile(path, out.Bytes(), 0o644))
 }
@@ -128,6 +134,20 @@ func returnsDeleted(modules map[string]string, group, version string, resource m
 	readJSON(filepath.Join(modules["k8s.io/kubernetes"], "api/openapi-spec/v3", file+"_openapi.json"), &document)
 	ref := document.Paths[prefix+"/"+resource.Name+"/{name}"].Delete.Responses["200"].Content["application/json"].Schema.Ref
 	return ref != "" && !strings.HasSuffix(ref, ".Status")
+}
+
+// registeredGroupVersions are all that the servers know, served or not: the OpenAPI v2 document lists them for the types
+// that are registered in each.
+func registeredGroupVersions() []string {
+	seen := map[string]bool{}
+	for _, scheme := range []*runtime.Scheme{legacyscheme.Scheme, apiextensions.Scheme, aggregator.Scheme} {
+		for gvk := range scheme.AllKnownTypes() {
+			if gvk.Kind == "DeleteOptions" && gvk.Version != runtime.APIVersionInternal {
+				seen[gvk.Group+"/"+gvk.Version] = true
+			}
+		}
+	}
+	return sortedKeys(seen)
 }
 
 func section(out *bytes.Buffer, rows []object) {
