@@ -7,11 +7,13 @@
 //! | [`json_patch`] | RFC 6902, as upstream's library reads it | plain JSON trees |
 //! | [`merge_patch`] | RFC 7386 | plain JSON trees |
 //! | [`strategic`] | strategic merge patch | plain JSON trees under a type |
+//! | [`apply`] | server-side apply, `managedFields` | plain JSON trees under a type |
 //! | [`go_format`] | values as Go's `%v` prints them in messages | anything |
 //!
 //! A plain JSON tree is what `copepod_codec::to_untyped` makes of an object, `from_untyped` is the way back.
 //! Nothing here does I/O, knows a kind by name, or panics on input; how a failure ends is said by each module's error.
 
+pub mod apply;
 pub mod defaults;
 pub mod go_format;
 pub mod json_patch;
