@@ -16,7 +16,7 @@ mod errors;
 mod lease;
 mod queue;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watch;
 
 use std::sync::Arc;

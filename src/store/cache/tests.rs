@@ -59,29 +59,36 @@ fn config() -> CacheConfig {
 
 /// A cache over an embedded store with faults.
 struct Bench {
+    /// What the cache follows.
     store: Arc<FaultyStore>,
+    /// Where the tests write: the same keys, without the faults.
+    writes: Arc<dyn Store>,
     cache: Arc<Cache>,
 }
 
 impl Bench {
     fn new(config: CacheConfig) -> Self {
         let embedded: Arc<dyn Store> = Arc::new(EmbeddedStore::ephemeral().expect("open"));
-        let store = FaultyStore::new(embedded);
+        Self::over(embedded.clone(), embedded, config)
+    }
+
+    fn over(store: Arc<dyn Store>, writes: Arc<dyn Store>, config: CacheConfig) -> Self {
+        let store = FaultyStore::new(store);
         let cache = Cache::new(store.clone(), Arc::new(TextCodec), config, BodyBudget::new(BODY_BYTES_MAX));
-        Self { store, cache: Arc::new(cache) }
+        Self { store, writes, cache: Arc::new(cache) }
     }
 
     async fn put(&self, name: &str, value: &str) -> u64 {
         let key = format!("{PREFIX}{name}");
-        let expect = self.store.get(key.as_bytes()).await.expect("get").kv.map_or(0, |kv| kv.mod_revision);
+        let expect = self.writes.get(key.as_bytes()).await.expect("get").kv.map_or(0, |kv| kv.mod_revision);
         let op = Op::Put { value: Bytes::copy_from_slice(value.as_bytes()), ttl_seconds: None };
-        done(self.store.txn(key.as_bytes(), expect, op).await.expect("txn"))
+        done(self.writes.txn(key.as_bytes(), expect, op).await.expect("txn"))
     }
 
     async fn delete(&self, name: &str) -> u64 {
         let key = format!("{PREFIX}{name}");
-        let kv = self.store.get(key.as_bytes()).await.expect("get").kv.expect("it exists");
-        done(self.store.txn(key.as_bytes(), kv.mod_revision, Op::Delete).await.expect("txn"))
+        let kv = self.writes.get(key.as_bytes()).await.expect("get").kv.expect("it exists");
+        done(self.writes.txn(key.as_bytes(), kv.mod_revision, Op::Delete).await.expect("txn"))
     }
 
     async fn list(&self, at: ReadAt) -> Result<Listing, CacheError> {

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
+use crate::etcd::tests::{Etcd, Proxy, etcd_3_5, store};
 use crate::store::StoreError;
 
 type State = BTreeMap<String, (u64, String)>;
@@ -206,7 +207,7 @@ async fn writer(bench: Arc<Bench>, model: Arc<Mutex<Model>>, seed: u64, writes: 
     for i in 0..writes {
         let name = format!("{}/{}", ["a", "ab", "b"][rng.random_range(0..3)], rng.random_range(0..8));
         let value = format!("app={}|n{}|{i}", ["web", "db"][rng.random_range(0..2)], rng.random_range(0..3));
-        let exists = bench.store.get(&key(&name)).await.expect("get").kv.is_some();
+        let exists = bench.writes.get(&key(&name)).await.expect("get").kv.is_some();
         let (revision, value) = if exists && rng.random_bool(0.3) {
             (bench.delete(&name).await, None)
         } else {
@@ -221,39 +222,59 @@ async fn writer(bench: Arc<Bench>, model: Arc<Mutex<Model>>, seed: u64, writes: 
         }
         if rng.random_bool(0.003) {
             // May be behind an earlier one.
-            let _ = bench.store.compact(revision.saturating_sub(20)).await;
+            let _ = bench.writes.compact(revision.saturating_sub(20)).await;
         }
     }
+}
+
+/// Writers, listers and informers for so many writes; then everybody must hold what the model holds.
+async fn agree(bench: Arc<Bench>, seed: u64, writes: u32) {
+    let model = Arc::new(Mutex::new(Model::default()));
+    let (stop, stopped) = tokio::sync::watch::channel(u64::MAX);
+    let informers: Vec<_> = interests()
+        .into_iter()
+        .flat_map(|interest| [interest.clone(), interest])
+        .map(|interest| (interest.clone(), tokio::spawn(informer(bench.clone(), interest, stopped.clone()))))
+        .collect();
+    let listers: Vec<_> = (0..3)
+        .map(|i| tokio::spawn(lister(bench.clone(), model.clone(), seed * 10 + i, stopped.clone())))
+        .collect();
+    writer(bench.clone(), model.clone(), seed, writes).await;
+    let last = model.lock().states.keys().next_back().copied().expect("writes");
+    stop.send_replace(last);
+    for (interest, informer) in informers {
+        let held = tokio::time::timeout(PATIENCE, informer).await.expect("it catches up").expect("no panic");
+        assert_eq!(held, select(model.lock().at(last), &interest), "seed {seed}");
+    }
+    for lister in listers {
+        tokio::time::timeout(PATIENCE, lister).await.expect("it ends").expect("no panic");
+    }
+}
+
+/// A small ring, so that clients fall behind it, too.
+fn small_ring() -> CacheConfig {
+    CacheConfig { ring: RingLimits { batches_max: 60, ..RingLimits::default() }, ..config() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_agree_with_the_model_whatever_happens() {
     for seed in 0..4 {
-        // A small ring, so that clients fall behind it, too.
-        let ring = RingLimits { batches_max: 60, ..RingLimits::default() };
-        let bench = Arc::new(Bench::new(CacheConfig { ring, ..config() }));
-        let model = Arc::new(Mutex::new(Model::default()));
-        let (stop, stopped) = tokio::sync::watch::channel(u64::MAX);
-        let informers: Vec<_> = interests()
-            .into_iter()
-            .flat_map(|interest| [interest.clone(), interest])
-            .map(|interest| {
-                (interest.clone(), tokio::spawn(informer(bench.clone(), interest, stopped.clone())))
-            })
-            .collect();
-        let listers: Vec<_> = (0..3)
-            .map(|i| tokio::spawn(lister(bench.clone(), model.clone(), seed * 10 + i, stopped.clone())))
-            .collect();
-        writer(bench.clone(), model.clone(), seed, 1500).await;
-        let last = model.lock().states.keys().next_back().copied().expect("writes");
-        stop.send_replace(last);
-        for (interest, informer) in informers {
-            let held =
-                tokio::time::timeout(PATIENCE, informer).await.expect("it catches up").expect("no panic");
-            assert_eq!(held, select(model.lock().at(last), &interest), "seed {seed}");
-        }
-        for lister in listers {
-            tokio::time::timeout(PATIENCE, lister).await.expect("it ends").expect("no panic");
-        }
+        agree(Arc::new(Bench::new(small_ring())), seed, 1500).await;
     }
+}
+
+/// The same over etcd, whose connections to the cache break now and then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_agree_with_the_model_over_a_bad_line() {
+    let etcd = Etcd::start(etcd_3_5());
+    let proxy = Proxy::start(&etcd).await;
+    let (bad, good) = (Arc::new(store(&[&proxy.url]).await), Arc::new(etcd.store().await));
+    let cutter = tokio::spawn(async move {
+        for pause in [70u64, 130, 310].iter().cycle() {
+            tokio::time::sleep(Duration::from_millis(*pause)).await;
+            proxy.cut();
+        }
+    });
+    agree(Arc::new(Bench::over(bad, good, small_ring())), 42, 500).await;
+    cutter.abort();
 }
