@@ -153,3 +153,29 @@ pub fn shutdown_on_signals() -> CancellationToken {
     });
     token
 }
+
+/// The `main` of a program that is one component: installs the crypto provider, makes a runtime, listens for signals, says
+/// on standard error why it failed. `worker_threads`: `None` for one a core.
+pub fn run_main<F>(
+    worker_threads: Option<usize>,
+    run: impl FnOnce(Vec<String>, CancellationToken) -> F,
+) -> std::process::ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    crate::install_crypto_provider();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = worker_threads {
+        builder.worker_threads(threads);
+    }
+    let outcome = builder.enable_all().build().map_err(anyhow::Error::from).and_then(|runtime| {
+        runtime.block_on(async { run(std::env::args().collect(), shutdown_on_signals()).await })
+    });
+    match outcome {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -155,6 +155,11 @@ impl Health {
         })
     }
 
+    /// `healthz`, `livez` or `readyz`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The names of the checks, in order.
     pub fn names(&self) -> Vec<String> {
         self.checks.read().iter().map(|c| c.name.clone()).collect()

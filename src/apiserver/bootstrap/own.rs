@@ -1,0 +1,263 @@
+//! Objects that tell of this very server: its service and endpoints, its ranges of addresses, whom it trusts, its lease.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use copepod_meta::{GroupResource, Map, Reason, Status, Value, time};
+use copepod_serve::Shutdown;
+use sha2::{Digest, Sha256};
+
+use super::Access;
+
+/// The identity lease is renewed so often. upstream: controlplane IdentityLeaseRenewIntervalPeriod
+const LEASE_RENEW: Duration = Duration::from_secs(10);
+const LEASE_SECONDS: i64 = 3600;
+
+/// What of this server is told to the cluster.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// `--service-cluster-ip-range`
+    pub service_ranges: Vec<ipnet::IpNet>,
+    /// Where the cluster reaches us.
+    pub address: IpAddr,
+    /// Our port.
+    pub port: u16,
+    /// Whether the endpoints of `kubernetes` are ours to keep.
+    pub endpoints: bool,
+    /// `extension-apiserver-authentication`: key and value.
+    pub trust: Vec<(String, String)>,
+    /// The machine's name.
+    pub host: String,
+}
+
+fn core(resource: &str) -> GroupResource {
+    GroupResource::new("", resource)
+}
+
+/// An object from members at paths.
+fn object(namespace: &str, name: &str) -> Value {
+    let mut object = Value::map();
+    object.set(&["metadata", "name"], name);
+    if !namespace.is_empty() {
+        object.set(&["metadata", "namespace"], namespace);
+    }
+    object
+}
+
+/// A map of members.
+fn map<const N: usize>(members: [(&str, Value); N]) -> Value {
+    Value::Map(Map::from_iter(members))
+}
+
+impl Own {
+    /// Makes or corrects all of them.
+    pub async fn make(&self, access: &Access) -> Result<(), Status> {
+        self.service_cidr(access).await?;
+        self.service(access).await?;
+        if self.endpoints {
+            self.endpoints(access).await?;
+        }
+        self.authentication(access).await?;
+        legacy_tokens(access).await?;
+        self.renew_lease(access).await
+    }
+
+    /// Renews the lease until the server ends, and takes its address out of the endpoints then.
+    pub async fn keep(&self, access: &Access, shutdown: &Shutdown) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LEASE_RENEW) => {}
+            }
+            if let Err(error) = self.renew_lease(access).await {
+                tracing::warn!(%error, "the identity lease was not renewed");
+            }
+        }
+    }
+
+    /// upstream: pkg/controlplane/controller/defaultservicecidr
+    async fn service_cidr(&self, access: &Access) -> Result<(), Status> {
+        let resource = GroupResource::new("networking.k8s.io", "servicecidrs");
+        if self.service_ranges.is_empty() || access.lister.get(&resource, "", "kubernetes").await?.is_some() {
+            return Ok(());
+        }
+        let mut wanted = object("", "kubernetes");
+        let ranges: Vec<Value> =
+            self.service_ranges.iter().map(|r| Value::string(r.trunc().to_string())).collect();
+        wanted.set(&["spec", "cidrs"], ranges);
+        let Some(mut made) = create(access, &resource, "", wanted).await? else { return Ok(()) };
+        let condition = map([
+            ("type", "Ready".into()),
+            ("status", "True".into()),
+            ("message", "Kubernetes default Service CIDR is ready".into()),
+            ("lastTransitionTime", time::rfc3339(time::now()).into()),
+        ]);
+        made.set(&["status", "conditions"], vec![condition]);
+        access.writer.update(&resource, "status", made).await.map(|_| ())
+    }
+
+    /// upstream: pkg/controlplane/controller/kubernetesservice CreateOrUpdateMasterServiceIfNeeded
+    async fn service(&self, access: &Access) -> Result<(), Status> {
+        let Some(ip) = self.service_ranges.first().and_then(|range| range.hosts().next()) else {
+            return Ok(());
+        };
+        let port = map([
+            ("name", "https".into()),
+            ("port", 443.into()),
+            ("protocol", "TCP".into()),
+            ("targetPort", i64::from(self.port).into()),
+        ]);
+        let resource = core("services");
+        if let Some(existing) = access.lister.get(&resource, "default", "kubernetes").await? {
+            let current = existing.object.list_at(&["spec", "ports"]);
+            if current.len() == 1 && current[0] == port {
+                return Ok(());
+            }
+            let mut changed = (*existing.object).clone();
+            changed.set(&["spec", "ports"], vec![port]);
+            return access.writer.update(&resource, "", changed).await.map(|_| ());
+        }
+        let mut wanted = object("default", "kubernetes");
+        wanted.set(&["metadata", "labels", "component"], "apiserver");
+        wanted.set(&["metadata", "labels", "provider"], "kubernetes");
+        wanted.set(&["spec", "clusterIP"], ip.to_string());
+        wanted.set(&["spec", "clusterIPs"], vec![Value::string(ip.to_string())]);
+        wanted.set(&["spec", "ipFamilyPolicy"], "SingleStack");
+        wanted.set(&["spec", "ports"], vec![port]);
+        wanted.set(&["spec", "sessionAffinity"], "None");
+        wanted.set(&["spec", "internalTrafficPolicy"], "Cluster");
+        wanted.set(&["spec", "type"], "ClusterIP");
+        create(access, &resource, "default", wanted).await.map(|_| ())
+    }
+
+    /// upstream: pkg/controlplane/reconcilers
+    async fn endpoints(&self, access: &Access) -> Result<(), Status> {
+        let port = || {
+            map([("name", "https".into()), ("port", i64::from(self.port).into()), ("protocol", "TCP".into())])
+        };
+        let mut endpoints = object("default", "kubernetes");
+        endpoints.set(&["metadata", "labels", "endpointslice.kubernetes.io/skip-mirror"], "true");
+        let address = map([("ip", self.address.to_string().into())]);
+        let subset = map([("addresses", vec![address].into()), ("ports", vec![port()].into())]);
+        endpoints.set(&["subsets"], vec![subset]);
+        create_or_set(access, &core("endpoints"), endpoints, &["subsets"]).await?;
+
+        let mut slice = object("default", "kubernetes");
+        slice.set(&["metadata", "labels", "kubernetes.io/service-name"], "kubernetes");
+        slice.set(&["addressType"], if self.address.is_ipv4() { "IPv4" } else { "IPv6" });
+        let endpoint = map([
+            ("addresses", vec![Value::string(self.address.to_string())].into()),
+            ("conditions", map([("ready", true.into())])),
+        ]);
+        slice.set(&["endpoints"], vec![endpoint]);
+        slice.set(&["ports"], vec![port()]);
+        let resource = GroupResource::new("discovery.k8s.io", "endpointslices");
+        create_or_set(access, &resource, slice, &["endpoints", "ports"]).await
+    }
+
+    /// upstream: pkg/controlplane/controller/clusterauthenticationtrust
+    async fn authentication(&self, access: &Access) -> Result<(), Status> {
+        let mut wanted = object("kube-system", "extension-apiserver-authentication");
+        let data: Map = self.trust.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        wanted.set(&["data"], data);
+        create_or_set(access, &core("configmaps"), wanted, &["data"]).await
+    }
+
+    /// upstream: pkg/controlplane/apiserver/server.go, start-kube-apiserver-identity-lease-controller
+    async fn renew_lease(&self, access: &Access) -> Result<(), Status> {
+        let resource = GroupResource::new("coordination.k8s.io", "leases");
+        let name = identity(&self.host);
+        let now = time::rfc3339_micro(time::now());
+        if let Some(existing) = access.lister.get_consistent(&resource, "kube-system", &name).await? {
+            let mut renewed = (*existing.object).clone();
+            renewed.set(&["spec", "renewTime"], now);
+            return match access.writer.update(&resource, "", renewed).await {
+                Err(status) if status.reason == Reason::Conflict => Ok(()),
+                other => other.map(|_| ()),
+            };
+        }
+        let mut lease = object("kube-system", &name);
+        lease.set(&["metadata", "labels", "apiserver.kubernetes.io/identity"], "kube-apiserver");
+        lease.set(&["metadata", "labels", "kubernetes.io/hostname"], self.host.as_str());
+        lease.set(&["spec", "holderIdentity"], format!("{name}_{}", uuid::Uuid::new_v4()));
+        lease.set(&["spec", "leaseDurationSeconds"], LEASE_SECONDS);
+        lease.set(&["spec", "renewTime"], now);
+        create(access, &resource, "kube-system", lease).await.map(|_| ())
+    }
+}
+
+/// When legacy tokens began to be tracked. upstream: pkg/controlplane/controller/legacytokentracking
+async fn legacy_tokens(access: &Access) -> Result<(), Status> {
+    let (namespace, name) = ("kube-system", "kube-apiserver-legacy-service-account-token-tracking");
+    if access.lister.get(&core("configmaps"), namespace, name).await?.is_some() {
+        return Ok(());
+    }
+    let mut wanted = object(namespace, name);
+    let today = time::rfc3339(time::now());
+    wanted.set(&["data", "since"], today.split('T').next().unwrap_or(""));
+    create(access, &core("configmaps"), namespace, wanted).await.map(|_| ())
+}
+
+/// `apiserver-` and a hash of the machine's name in base 32. upstream: pkg/controlplane/apiserver/config.go
+fn identity(host: &str) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let hash = Sha256::digest(host);
+    let mut name = String::from("apiserver-");
+    let (mut bits, mut held) = (0u32, 0u32);
+    for byte in &hash[..16] {
+        bits = (bits << 8) | u32::from(*byte);
+        held += 8;
+        while held >= 5 {
+            held -= 5;
+            name.push(char::from(ALPHABET[(bits >> held & 31) as usize]));
+        }
+    }
+    if held > 0 {
+        name.push(char::from(ALPHABET[(bits << (5 - held) & 31) as usize]));
+    }
+    name
+}
+
+/// Creates; `None` if somebody else did meanwhile.
+async fn create(
+    access: &Access,
+    resource: &GroupResource,
+    namespace: &str,
+    wanted: Value,
+) -> Result<Option<Value>, Status> {
+    match access.writer.create(resource, namespace, wanted).await {
+        Err(status) if status.reason == Reason::AlreadyExists => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Creates, or sets these members of what is there.
+async fn create_or_set(
+    access: &Access,
+    resource: &GroupResource,
+    wanted: Value,
+    members: &[&str],
+) -> Result<(), Status> {
+    let metadata = wanted.get("metadata").clone();
+    let (namespace, name) = (metadata.str_at(&["namespace"]), metadata.str_at(&["name"]));
+    let Some(existing) = access.lister.get(resource, namespace, name).await? else {
+        return create(access, resource, namespace, wanted).await.map(|_| ());
+    };
+    let mut changed = (*existing.object).clone();
+    for member in members {
+        changed.set(&[member], wanted.get(member).clone());
+    }
+    if changed == *existing.object {
+        return Ok(());
+    }
+    access.writer.update(resource, "", changed).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_identity_is_upstreams() {
+        // Taken from a server on a machine called "vm".
+        assert_eq!(super::identity("vm"), "apiserver-wlv32tlttr4jl3gtroqexyxapa");
+    }
+}

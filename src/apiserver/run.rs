@@ -1,0 +1,718 @@
+//! From flags to a running server, and its orderly end.
+//!
+//! The listener is open before the start-up objects are made: `/readyz` tells when they are. At the end: `/readyz` fails,
+//! then (after `--shutdown-delay-duration`) the listener closes, watches end, requests under way are finished, within a bound.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::body::Body;
+use copepod_access::authn::Anonymous;
+use copepod_access::bootstrap_token::BootstrapTokens;
+use copepod_access::rbac::Rbac;
+use copepod_access::service_account::{Issuer, PublicKeys, ServiceAccountTokens, SigningKey};
+use copepod_access::token_file::TokenFile;
+use copepod_access::x509::{ClientCertificates, FrontProxy};
+use copepod_access::{AuthenticatorChain, AuthorizerChain, TokenAuthenticator};
+use copepod_admission::AdmissionChain;
+use copepod_meta::{Lister, Writer};
+use copepod_registry::{Deciders, Registry};
+use copepod_serve::features::{FeatureGates, Gate, Maturity};
+use copepod_serve::health::{Flag, Health};
+use copepod_serve::tls::{SniFiles, TlsFiles, TlsSettings};
+use copepod_serve::{Limits, Shutdown, Transport};
+use copepod_store::Store;
+use copepod_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use copepod_store::etcd::{EtcdOptions, EtcdStore};
+use http::Request;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::bootstrap::{self, Access, Own};
+use crate::discovery::Discovery;
+use crate::filters::{self, InFlight};
+use crate::metrics::Metrics;
+use crate::openapi::OpenApi;
+use crate::options::Options;
+use crate::proxy::{Backends, KubeletFiles};
+use crate::server::{BODY_BYTES_MAX, Config, Server};
+use crate::tokens::{Reviewer, Rules, Signer};
+use crate::version;
+
+/// Encoded bodies beyond the stored form, all resources together.
+const BODY_CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Certificates are read again so often; a file system event could be missed (network mounts, bind mounts).
+/// upstream: server/dynamiccertificates FileRefreshDuration
+const CERTIFICATE_RELOAD: Duration = Duration::from_secs(60);
+
+/// Why a server did not start. The operator has to mend something.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A flag, or flags that do not go together.
+    #[error("{0}")]
+    Flag(String),
+    /// A file that cannot be read.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error("storage: {0}")]
+    Store(String),
+    /// Certificates and keys.
+    #[error(transparent)]
+    Tls(#[from] copepod_serve::tls::TlsError),
+    /// Certificates that we make ourselves.
+    #[error(transparent)]
+    Pki(#[from] copepod_pki::PkiError),
+    /// The listener.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn flag(message: impl std::fmt::Display) -> StartError {
+    StartError::Flag(message.to_string())
+}
+
+/// A server that has begun to serve.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its parts.
+    pub server: Arc<Server>,
+    serving: JoinHandle<()>,
+}
+
+impl Running {
+    /// Whether `/readyz` says ok.
+    pub fn is_ready(&self) -> bool {
+        self.server.health[READYZ].passes()
+    }
+
+    /// Waits until `/readyz` says ok. False when the server ended before.
+    pub async fn ready(&self) -> bool {
+        while !self.is_ready() {
+            if self.serving.is_finished() {
+                return false;
+            }
+            // The checks are flags of many owners without a common signal; this wait is a millisecond at start only.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        true
+    }
+
+    /// Waits until the server has ended.
+    pub async fn ended(self) {
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the server ended badly");
+        }
+    }
+}
+
+const READYZ: usize = 2;
+
+/// Serves until `shutdown`.
+pub async fn run(options: Options, shutdown: Shutdown) -> Result<(), StartError> {
+    start(options, shutdown).await?.ended().await;
+    Ok(())
+}
+
+/// Starts a server; it is reachable when this returns, and ready a little later.
+pub async fn start(options: Options, shutdown: Shutdown) -> Result<Running, StartError> {
+    copepod_serve::install_crypto_provider();
+    set_features(&options)?;
+    copepod_kinds::capabilities::allow_privileged(options.misc.allow_privileged);
+    let tls = Arc::new(TlsSettings::load(tls_files(&options)?)?);
+    let identity = Identity::load(&options)?;
+    let store = open_store(&options).await?;
+    let listener = listen(&options).await?;
+    let address = listener.local_addr().map_err(|source| listen_error(&options, source))?;
+    let mut made: Option<(Access, Arc<AuthenticatorChain>, Arc<AuthorizerChain>)> = None;
+    let mut failed = None;
+    let registry = Registry::open(registry_config(&options, store), |lister, writer| {
+        match decide(&options, &identity, lister.clone(), writer.clone()) {
+            Ok((deciders, authenticator, authorizer)) => {
+                made = Some((Access { lister, writer }, authenticator, authorizer));
+                deciders
+            }
+            Err(error) => {
+                failed = Some(error);
+                refuse_all(lister)
+            }
+        }
+    });
+    let registry = registry.await.map_err(|e| StartError::Store(e.to_string()))?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let (access, authenticator, authorizer) =
+        made.ok_or_else(|| flag("the registry asked for no deciders"))?;
+    registry.warm();
+    let advertised = advertise_address(&options);
+    let config = config(&options, &identity, advertised, address.port())?;
+    let ending = Flag::new("process is shutting down");
+    let (health, checks) = health(&options, &registry, &ending);
+    let server = Arc::new(Server {
+        config,
+        registry,
+        authenticator,
+        authorizer,
+        in_flight: InFlight::new(
+            options.generic.max_requests_inflight,
+            options.generic.max_mutating_requests_inflight,
+        ),
+        discovery: Discovery::default(),
+        openapi: OpenApi::default(),
+        backends: backends(&options)?,
+        metrics: Metrics::new(version::GIT_VERSION),
+        health,
+        shutdown: shutdown.child_token(),
+        router: OnceLock::new(),
+    });
+    tokio::spawn(bootstrap::run(
+        access,
+        own(&options, advertised, address.port())?,
+        checks,
+        shutdown.clone(),
+    ));
+    tokio::spawn(reload_certificates(Arc::clone(&tls), shutdown.clone()));
+    let serving =
+        tokio::spawn(serve(listener, tls, Arc::clone(&server), limits(&options), ending, options, shutdown));
+    tracing::info!(%address, version = version::GIT_VERSION, "Serving securely");
+    Ok(Running { address, server, serving })
+}
+
+/// The life of the listener, from accepting to drained.
+async fn serve(
+    listener: TcpListener,
+    tls: Arc<TlsSettings>,
+    server: Arc<Server>,
+    limits: Limits,
+    ending: Flag,
+    options: Options,
+    shutdown: Shutdown,
+) {
+    let service = service(&server);
+    let closing = Shutdown::new();
+    let orderly = async {
+        shutdown.cancelled().await;
+        ending.set();
+        tokio::time::sleep(options.generic.shutdown_delay_duration.0).await;
+        closing.cancel();
+        // Watches would keep their connections for ever.
+        server.registry.shutdown();
+    };
+    let served = copepod_serve::serve(listener, Transport::Tls(tls), service, limits, closing.clone());
+    let (served, ()) = tokio::join!(served, orderly);
+    match served {
+        Ok(0) => tracing::info!("all connections have ended"),
+        Ok(cut) => tracing::warn!(cut, "connections were cut"),
+        Err(error) => tracing::error!(%error, "the listener failed"),
+    }
+}
+
+/// The server as a service, for connections and for callers inside the process.
+pub fn service(
+    server: &Arc<Server>,
+) -> impl tower::Service<
+    Request<hyper::body::Incoming>,
+    Response = crate::answer::Answer,
+    Error = std::convert::Infallible,
+    Future: Send,
+> + Clone
++ Send
++ 'static {
+    let server = Arc::clone(server);
+    tower::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let server = Arc::clone(&server);
+        async move { Ok(filters::run(server, request.map(Body::new)).await) }
+    })
+}
+
+async fn reload_certificates(tls: Arc<TlsSettings>, shutdown: Shutdown) {
+    let stamp = |paths: &[PathBuf]| -> Vec<Option<std::time::SystemTime>> {
+        paths.iter().map(|p| std::fs::metadata(p).and_then(|m| m.modified()).ok()).collect()
+    };
+    let paths = tls.paths();
+    let mut seen = stamp(&paths);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(CERTIFICATE_RELOAD) => {}
+        }
+        let now = stamp(&paths);
+        if now == seen {
+            continue;
+        }
+        match tls.reload() {
+            Ok(()) => {
+                seen = now;
+                tracing::info!("certificates were read again");
+            }
+            // Half-written files: the old ones stay in use, the next round looks again.
+            Err(error) => tracing::error!(%error, "changed certificates cannot be used"),
+        }
+    }
+}
+
+static FEATURES: OnceLock<FeatureGates> = OnceLock::new();
+
+fn feature(name: &str) -> bool {
+    FEATURES.get().is_some_and(|gates| gates.enabled(name))
+}
+
+/// Gates belong to the process, as in upstream; the first server of a process sets them.
+fn set_features(options: &Options) -> Result<(), StartError> {
+    let known: Vec<Gate> = copepod_schema::feature_gates()
+        .iter()
+        .map(|gate| Gate {
+            name: gate.name.to_string(),
+            default: gate.default,
+            locked: gate.locked,
+            maturity: match gate.stage {
+                copepod_schema::Stage::Alpha => Maturity::Alpha,
+                copepod_schema::Stage::Beta => Maturity::Beta,
+                _ => Maturity::Other,
+            },
+        })
+        .collect();
+    let gates = FeatureGates::parse(&options.generic.feature_gates.join(","), &known).map_err(flag)?;
+    FEATURES.get_or_init(|| gates);
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, StartError> {
+    std::fs::read(path).map_err(|source| StartError::File { path: path.into(), source })
+}
+
+async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
+    let storage = &options.storage;
+    let compact = Some(storage.etcd_compaction_interval.0).filter(|d| !d.is_zero());
+    let failed = |e: &dyn std::fmt::Display| StartError::Store(e.to_string());
+    match storage.storage.as_deref() {
+        Some("memory") => Ok(Arc::new(EmbeddedStore::ephemeral().map_err(|e| failed(&e))?)),
+        Some(other) => {
+            let Some(folder) = other.strip_prefix("embedded:").filter(|f| !f.is_empty()) else {
+                return Err(flag(format!("--storage must be embedded:DIR or memory, not {other:?}")));
+            };
+            let embedded = EmbeddedOptions { compact_interval: compact };
+            Ok(Arc::new(EmbeddedStore::open(Path::new(folder), embedded).map_err(|e| failed(&e))?))
+        }
+        None if storage.etcd_servers.is_empty() => Err(flag("--etcd-servers must be specified")),
+        None => {
+            let identity = match (&storage.etcd_certfile, &storage.etcd_keyfile) {
+                (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+                (None, None) => None,
+                _ => return Err(flag("--etcd-certfile and --etcd-keyfile go together")),
+            };
+            let etcd = EtcdOptions {
+                endpoints: storage.etcd_servers.clone(),
+                ca_pem: storage.etcd_cafile.as_deref().map(read).transpose()?,
+                identity_pem: identity,
+                compact_interval: compact,
+            };
+            Ok(Arc::new(EtcdStore::connect(etcd).await.map_err(|e| failed(&e))?))
+        }
+    }
+}
+
+fn registry_config(options: &Options, store: Arc<dyn Store>) -> copepod_registry::Config {
+    copepod_registry::Config {
+        store,
+        prefix: options.storage.etcd_prefix.clone(),
+        feature,
+        service_cidrs: options.misc.service_cluster_ip_range.clone(),
+        node_ports: options.misc.service_node_port_range.0.clone(),
+        event_ttl: options.storage.event_ttl.0,
+        body_cache_bytes_max: BODY_CACHE_BYTES_MAX,
+    }
+}
+
+/// Keys and files that say who is who.
+struct Identity {
+    keys: Option<PublicKeys>,
+    client_ca: Option<Vec<u8>>,
+    front_proxy_ca: Option<Vec<u8>>,
+}
+
+impl Identity {
+    fn load(options: &Options) -> Result<Identity, StartError> {
+        let authentication = &options.authentication;
+        let key_file = authentication.service_account_signing_key_file.as_deref();
+        if key_file.is_none() || authentication.service_account_issuer.is_empty() {
+            return Err(flag(
+                "service-account-issuer and service-account-signing-key-file are required flags",
+            ));
+        }
+        let mut keys = PublicKeys::default();
+        let mut files: Vec<&Path> =
+            authentication.service_account_key_file.iter().map(PathBuf::as_path).collect();
+        if files.is_empty() {
+            files.extend(key_file);
+        }
+        for path in files {
+            keys.add_pem(&read(path)?).map_err(|e| flag(format!("{}: {e}", path.display())))?;
+        }
+        Ok(Identity {
+            keys: Some(keys),
+            client_ca: authentication.client_ca_file.as_deref().map(read).transpose()?,
+            front_proxy_ca: authentication.requestheader_client_ca_file.as_deref().map(read).transpose()?,
+        })
+    }
+}
+
+type Decided = (Deciders, Arc<AuthenticatorChain>, Arc<AuthorizerChain>);
+
+fn decide(
+    options: &Options,
+    identity: &Identity,
+    lister: Arc<dyn Lister>,
+    writer: Arc<dyn Writer>,
+) -> Result<Decided, StartError> {
+    let authenticator = Arc::new(authenticator(options, identity, &lister)?);
+    let modes = match options.authorization.authorization_mode.as_slice() {
+        [] => vec!["AlwaysAllow".to_string()],
+        modes => modes.to_vec(),
+    };
+    let authorizer = Arc::new(AuthorizerChain::from_modes(&modes, lister.clone()).map_err(flag)?);
+    let admission = AdmissionChain::new(&copepod_admission::Config {
+        lister: lister.clone(),
+        writer,
+        enable: options.authorization.enable_admission_plugins.clone(),
+        disable: options.authorization.disable_admission_plugins.clone(),
+    });
+    let deciders = Deciders {
+        admission: Arc::new(admission.map_err(flag)?),
+        authorizer: authorizer.clone(),
+        rules: Arc::new(Rules(Rbac::new(lister))),
+        tokens: Arc::new(Reviewer(authenticator.clone())),
+        issuer: Some(Arc::new(signer(options)?)),
+    };
+    Ok((deciders, authenticator, authorizer))
+}
+
+/// For a registry that is never used because its deciders could not be made.
+fn refuse_all(lister: Arc<dyn Lister>) -> Deciders {
+    struct Nothing;
+    impl copepod_meta::Admission for Nothing {
+        fn handles(&self, _operation: copepod_meta::Operation) -> bool {
+            false
+        }
+        fn admit<'a>(
+            &'a self,
+            _request: &'a mut copepod_meta::AdmissionRequest<'_>,
+        ) -> copepod_meta::BoxFuture<'a, Result<(), copepod_meta::Status>> {
+            Box::pin(std::future::ready(Err(copepod_meta::Status::service_unavailable("not started"))))
+        }
+        fn validate<'a>(
+            &'a self,
+            request: &'a mut copepod_meta::AdmissionRequest<'_>,
+        ) -> copepod_meta::BoxFuture<'a, Result<(), copepod_meta::Status>> {
+            self.admit(request)
+        }
+    }
+    let rbac = || Arc::new(Rbac::new(lister.clone()));
+    Deciders {
+        admission: Arc::new(Nothing),
+        authorizer: rbac(),
+        rules: Arc::new(Rules(Rbac::new(lister.clone()))),
+        tokens: Arc::new(Reviewer(Arc::new(AuthenticatorChain::new(Anonymous::Disabled)))),
+        issuer: None,
+    }
+}
+
+fn api_audiences(options: &Options) -> Vec<String> {
+    match options.authentication.api_audiences.as_slice() {
+        [] => options.authentication.service_account_issuer.first().cloned().into_iter().collect(),
+        audiences => audiences.to_vec(),
+    }
+}
+
+fn authenticator(
+    options: &Options,
+    identity: &Identity,
+    lister: &Arc<dyn Lister>,
+) -> Result<AuthenticatorChain, StartError> {
+    let flags = &options.authentication;
+    let anonymous = match (flags.anonymous_auth, flags.anonymous_paths.as_slice()) {
+        (false, _) => Anonymous::Disabled,
+        (true, []) => Anonymous::Everywhere,
+        (true, paths) => Anonymous::Paths(paths.to_vec()),
+    };
+    let mut chain = AuthenticatorChain::new(anonymous);
+    if let Some(pem) = &identity.front_proxy_ca {
+        chain.front_proxy = Some(FrontProxy {
+            certificates: ClientCertificates::from_pem(pem).map_err(flag)?,
+            allowed_names: flags.requestheader_allowed_names.clone(),
+            username_headers: flags.requestheader_username_headers.clone(),
+            uid_headers: flags.requestheader_uid_headers.clone(),
+            group_headers: flags.requestheader_group_headers.clone(),
+            extra_headers_prefix: flags.requestheader_extra_headers_prefix.clone(),
+        });
+    }
+    if let Some(pem) = &identity.client_ca {
+        chain.client_certificates = Some(Arc::new(ClientCertificates::from_pem(pem).map_err(flag)?));
+    }
+    let mut tokens: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
+    if let Some(path) = &flags.token_auth_file {
+        let text = String::from_utf8_lossy(&read(path)?).into_owned();
+        tokens.push(Arc::new(TokenFile::parse(&path.display().to_string(), &text).map_err(flag)?));
+    }
+    if let Some(keys) = &identity.keys {
+        tokens.push(Arc::new(ServiceAccountTokens {
+            issuers: flags.service_account_issuer.clone(),
+            api_audiences: api_audiences(options),
+            keys: keys.clone(),
+            lister: lister.clone(),
+            lookup: flags.service_account_lookup,
+        }));
+    }
+    if flags.enable_bootstrap_token_auth {
+        tokens.push(Arc::new(BootstrapTokens { lister: lister.clone() }));
+    }
+    chain.tokens = tokens;
+    Ok(chain)
+}
+
+fn signer(options: &Options) -> Result<Signer, StartError> {
+    let flags = &options.authentication;
+    let path = flags.service_account_signing_key_file.as_deref();
+    let path = path.ok_or_else(|| flag("service-account-signing-key-file is a required flag"))?;
+    let key = SigningKey::from_pem(&read(path)?).map_err(|e| flag(format!("{}: {e}", path.display())))?;
+    Ok(Signer {
+        issuer: Issuer { url: flags.service_account_issuer.first().cloned().unwrap_or_default(), key },
+        audiences: api_audiences(options),
+        extend: flags.service_account_extend_token_expiration,
+        expiration_seconds_max: i64::try_from(flags.service_account_max_token_expiration.0.as_secs())
+            .unwrap_or(0),
+    })
+}
+
+fn config(
+    options: &Options,
+    identity: &Identity,
+    advertised: IpAddr,
+    port: u16,
+) -> Result<Config, StartError> {
+    let generic = &options.generic;
+    let regexes: Result<Vec<_>, _> =
+        generic.cors_allowed_origins.iter().map(|r| regex::Regex::new(r)).collect();
+    if !(0.0..=0.02).contains(&generic.goaway_chance) {
+        return Err(flag("--goaway-chance can not be less than 0 or greater than 0.02"));
+    }
+    if !generic.runtime_config.0.values().all(|v| v == "true") {
+        return Err(flag("--runtime-config: switching APIs off is not supported by this server"));
+    }
+    let host = match generic.external_hostname.as_str() {
+        "" => SocketAddr::new(advertised, port).to_string(),
+        name => format!("{name}:{port}"),
+    };
+    let algorithms = identity.keys.as_ref().map(PublicKeys::algorithms).unwrap_or_default();
+    Ok(Config {
+        request_timeout: generic.request_timeout.0,
+        watch_timeout_min: Duration::from_secs(generic.min_request_timeout.max(1)),
+        goaway_chance: generic.goaway_chance,
+        cors_allowed_origins: regexes.map_err(flag)?,
+        always_allow_paths: ["/healthz", "/livez", "/readyz"].map(String::from).to_vec(),
+        body_bytes_max: BODY_BYTES_MAX,
+        external_host: host,
+        issuer: options.authentication.service_account_issuer.first().cloned().unwrap_or_default(),
+        jwks_uri: options.authentication.service_account_jwks_uri.clone(),
+        jwks: identity.keys.as_ref().map(PublicKeys::jwks),
+        signing_algorithms: format!("{algorithms:?}"),
+    })
+}
+
+fn limits(options: &Options) -> Limits {
+    let mut limits = Limits::default();
+    if options.serving.http2_max_streams_per_connection > 0 {
+        limits.streams_max = options.serving.http2_max_streams_per_connection;
+    }
+    limits.drain_timeout = options.generic.request_timeout.0;
+    limits
+}
+
+fn backends(options: &Options) -> Result<Backends, StartError> {
+    let misc = &options.misc;
+    let client = match (&misc.kubelet_client_certificate, &misc.kubelet_client_key) {
+        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+        (None, None) => None,
+        _ => return Err(flag("--kubelet-client-certificate and --kubelet-client-key go together")),
+    };
+    let files = KubeletFiles { client, authority: misc.kubelet_certificate_authority.clone() };
+    Backends::new(&files, misc.kubelet_preferred_address_types.clone(), misc.kubelet_timeout.0).map_err(flag)
+}
+
+fn own(options: &Options, address: IpAddr, port: u16) -> Result<Own, StartError> {
+    let authentication = &options.authentication;
+    let mut trust = Vec::new();
+    let text = |path: &Path| read(path).map(|pem| String::from_utf8_lossy(&pem).into_owned());
+    if let Some(path) = &authentication.client_ca_file {
+        trust.push(("client-ca-file".to_string(), text(path)?));
+    }
+    if let Some(path) = &authentication.requestheader_client_ca_file {
+        trust.push(("requestheader-client-ca-file".to_string(), text(path)?));
+        for (key, list) in [
+            ("requestheader-allowed-names", &authentication.requestheader_allowed_names),
+            ("requestheader-extra-headers-prefix", &authentication.requestheader_extra_headers_prefix),
+            ("requestheader-group-headers", &authentication.requestheader_group_headers),
+            ("requestheader-uid-headers", &authentication.requestheader_uid_headers),
+            ("requestheader-username-headers", &authentication.requestheader_username_headers),
+        ] {
+            let quoted: Vec<String> = list.iter().map(|s| copepod_meta::field::quote(s)).collect();
+            trust.push((key.to_string(), format!("[{}]", quoted.join(","))));
+        }
+    }
+    Ok(Own {
+        service_ranges: options.misc.service_cluster_ip_range.clone(),
+        address,
+        port,
+        endpoints: options.misc.endpoint_reconciler_type != "none",
+        trust,
+        host: host_name(),
+    })
+}
+
+fn host_name() -> String {
+    // Linux only, as everything that runs pods.
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or("localhost".into(), |name| name.trim().to_string())
+}
+
+/// Where the cluster reaches us: as told, else the address of the default route.
+/// upstream: apimachinery/pkg/util/net/interface.go ResolveBindAddress
+fn advertise_address(options: &Options) -> IpAddr {
+    if let Some(address) = options.generic.advertise_address {
+        return address;
+    }
+    let bind = options.serving.bind_address;
+    if !bind.is_unspecified() && !bind.is_loopback() {
+        return bind;
+    }
+    // Nothing is sent: connecting a datagram socket only asks the routing table.
+    let routed = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+        socket.connect(("192.0.2.1", 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    match routed() {
+        Ok(address) if !address.is_unspecified() && !address.is_loopback() => address,
+        // A machine without any network; what is advertised is of no use but has to be an address.
+        _ => IpAddr::from([192, 0, 2, 1]),
+    }
+}
+
+async fn listen(options: &Options) -> Result<TcpListener, StartError> {
+    let address = SocketAddr::new(options.serving.bind_address, options.serving.secure_port);
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+fn listen_error(options: &Options, source: std::io::Error) -> StartError {
+    let address = SocketAddr::new(options.serving.bind_address, options.serving.secure_port);
+    StartError::Listen { address, source }
+}
+
+fn tls_files(options: &Options) -> Result<TlsFiles, StartError> {
+    let serving = &options.serving;
+    let default = match (&serving.tls_cert_file, &serving.tls_private_key_file) {
+        (Some(certificate), Some(key)) => (certificate.clone(), key.clone()),
+        (None, None) => own_certificate(options)?,
+        _ => return Err(flag("--tls-cert-file and --tls-private-key-file go together")),
+    };
+    let sni: Result<Vec<SniFiles>, StartError> =
+        serving.tls_sni_cert_key.iter().map(|s| sni_files(s)).collect();
+    let authentication = &options.authentication;
+    let authorities = [&authentication.client_ca_file, &authentication.requestheader_client_ca_file];
+    Ok(TlsFiles {
+        default,
+        sni: sni?,
+        client_ca: authorities.into_iter().flatten().cloned().collect(),
+        min_version: serving.tls_min_version.clone(),
+        cipher_suites: serving.tls_cipher_suites.clone(),
+        http2: !serving.disable_http2_serving,
+    })
+}
+
+/// `certificate,key:name,name`
+fn sni_files(text: &str) -> Result<SniFiles, StartError> {
+    let (files, names) = text.split_once(':').unwrap_or((text, ""));
+    let Some((certificate, key)) = files.split_once(',') else {
+        return Err(flag("expected comma separated certificate and key file paths"));
+    };
+    let names: Vec<String> = names.split(',').filter(|n| !n.is_empty()).map(str::to_string).collect();
+    if names.is_empty() {
+        return Err(flag(
+            "--tls-sni-cert-key needs the names that the certificate is for: certificate,key:name",
+        ));
+    }
+    Ok(SniFiles { certificate: certificate.into(), key: key.into(), names })
+}
+
+/// A certificate of our own making in `--cert-dir`, as upstream makes one.
+fn own_certificate(options: &Options) -> Result<(PathBuf, PathBuf), StartError> {
+    let folder = &options.serving.cert_dir;
+    std::fs::create_dir_all(folder).map_err(|source| StartError::File { path: folder.clone(), source })?;
+    let authority = copepod_pki::Authority::ensure(folder, "apiserver-ca", "copepod-apiserver-ca")?;
+    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let names: Vec<String> = names.map(String::from).to_vec();
+    let service = options.misc.service_cluster_ip_range.first().and_then(|r| r.hosts().next());
+    let addresses: Vec<IpAddr> =
+        [IpAddr::from([127, 0, 0, 1]), advertise_address(options)].into_iter().chain(service).collect();
+    authority.ensure_leaf(
+        folder,
+        &copepod_pki::Leaf {
+            file: "apiserver",
+            common_name: "copepod-apiserver",
+            organization: None,
+            usage: copepod_pki::Usage::Server,
+            names: &names,
+            addresses: &addresses,
+        },
+    )?;
+    Ok((folder.join("apiserver.crt"), folder.join("apiserver.key")))
+}
+
+type Checks = Vec<(&'static str, Flag)>;
+
+/// `/healthz`, `/livez`, `/readyz` under upstream's names.
+fn health(options: &Options, registry: &Arc<Registry>, ending: &Flag) -> ([Health; 3], Checks) {
+    let checks = bootstrap::checks();
+    let names = ["healthz", "livez", "readyz"];
+    let all = names.map(Health::new);
+    for (health, name) in all.iter().zip(names) {
+        health.add("ping", || Ok(()));
+        health.add("log", || Ok(()));
+        if name == "readyz" {
+            let filled = Arc::downgrade(registry);
+            health.add("informer-sync", move || match filled.upgrade().map(|r| r.not_ready()) {
+                Some(waiting) if waiting.is_empty() => Ok(()),
+                Some(waiting) => {
+                    Err(format!("{} caches not filled yet: {}", waiting.len(), waiting.join(" ")))
+                }
+                None => Err("the registry is gone".into()),
+            });
+        }
+        let grace = if name == "livez" { options.generic.livez_grace_period.0 } else { Duration::ZERO };
+        for (check, flag) in &checks {
+            let flag = flag.clone();
+            health.add_after(check, grace, move || flag.check());
+        }
+        if name == "readyz" {
+            let ending = ending.clone();
+            health.add("shutdown", move || {
+                if ending.is_set() { Err("process is shutting down".into()) } else { Ok(()) }
+            });
+        }
+    }
+    (all, checks)
+}
