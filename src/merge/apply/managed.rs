@@ -11,13 +11,22 @@ use super::set::Set;
 /// Updaters an object may have; the oldest ones are thrown together. upstream: DefaultMaxUpdateManagers
 const UPDATE_MANAGERS_MAX: usize = 10;
 
+/// How a manager came to own fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// By applying them.
+    Apply,
+    /// By create, update or another patch.
+    Update,
+}
+
 /// Who owns fields: one entry of `managedFields`. Ordered as upstream's identifiers are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Manager {
     /// The name that the client gave.
     pub name: String,
-    /// By apply (or by create, update, patch).
-    pub applied: bool,
+    /// How it came to own.
+    pub operation: Operation,
     /// Of an updater; an applier is the same whatever version it applied last.
     pub api_version: String,
     /// The subresource written through, "" for none.
@@ -31,7 +40,7 @@ impl Manager {
         if !self.subresource.is_empty() {
             text.push_str(&format!(" with subresource {}", copepod_meta::field::quote(&self.subresource)));
         }
-        if !self.applied {
+        if self.operation == Operation::Update {
             text.push_str(&format!(" using {}", self.api_version));
         }
         text
@@ -53,9 +62,9 @@ pub(super) type Managed = BTreeMap<Manager, Owned>;
 pub(super) fn read(entries: &Value, parse: ParseJson) -> Result<Managed, String> {
     let mut managed = Managed::new();
     for (index, entry) in entries.as_list().unwrap_or_default().iter().enumerate() {
-        let applied = match entry.str_at(&["operation"]) {
-            "Apply" => true,
-            "Update" => false,
+        let operation = match entry.str_at(&["operation"]) {
+            "Apply" => Operation::Apply,
+            "Update" => Operation::Update,
             _ => return Err("operation must be `Apply` or `Update`".into()),
         };
         let api_version = entry.str_at(&["apiVersion"]);
@@ -71,8 +80,8 @@ pub(super) fn read(entries: &Value, parse: ParseJson) -> Result<Managed, String>
             .map_err(|e| format!("error decoding versioned set: error decoding set: {e}"))?;
         let manager = Manager {
             name: entry.str_at(&["manager"]).into(),
-            applied,
-            api_version: if applied { String::new() } else { api_version.into() },
+            operation,
+            api_version: if operation == Operation::Apply { String::new() } else { api_version.into() },
             subresource: entry.str_at(&["subresource"]).into(),
         };
         let owned = Owned { set, api_version: api_version.into(), time: entry.get("time").clone() };
@@ -90,8 +99,8 @@ pub(super) fn write(managed: &Managed) -> Value {
     // Times are RFC 3339 in UTC: their text sorts as they do.
     entries.sort_by(|(a, x), (b, y)| {
         let time = |owned: &Owned| owned.time.as_str().unwrap_or_default().to_string();
-        b.applied
-            .cmp(&a.applied)
+        a.operation
+            .cmp(&b.operation)
             .then_with(|| time(x).cmp(&time(y)))
             .then_with(|| a.name.cmp(&b.name))
             .then_with(|| x.api_version.cmp(&y.api_version))
@@ -106,7 +115,13 @@ fn entry(manager: &Manager, owned: &Owned) -> Value {
     for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
         entry.insert(name, text);
     }
-    entry.insert("operation", if manager.applied { "Apply" } else { "Update" });
+    entry.insert(
+        "operation",
+        match manager.operation {
+            Operation::Apply => "Apply",
+            Operation::Update => "Update",
+        },
+    );
     entry.insert("apiVersion", owned.api_version.as_str());
     if !owned.time.is_null() {
         entry.insert("time", owned.time.clone());
@@ -121,7 +136,7 @@ fn entry(manager: &Manager, owned: &Owned) -> Value {
 pub(super) fn cap(managed: &mut Managed) {
     let mut updaters: Vec<(String, Manager)> = managed
         .iter()
-        .filter(|(manager, _)| !manager.applied)
+        .filter(|(manager, _)| manager.operation == Operation::Update)
         .map(|(manager, owned)| (owned.time.as_str().unwrap_or_default().into(), manager.clone()))
         .collect();
     let mut count = updaters.len();
@@ -137,7 +152,7 @@ pub(super) fn cap(managed: &mut Managed) {
         let Some(owned) = managed.get(&manager).cloned() else { continue };
         let bucket = Manager {
             name: "ancient-changes".into(),
-            applied: false,
+            operation: Operation::Update,
             api_version: owned.api_version.clone(),
             subresource: String::new(),
         };

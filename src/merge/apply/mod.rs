@@ -33,7 +33,7 @@ use copepod_meta::{Gvk, Value, debug_json};
 use copepod_schema::{TypeId, Universe};
 
 pub use fields_v1::ParseJson;
-pub use managed::Manager;
+pub use managed::{Manager, Operation};
 pub use path::{Path, PathElement, path_text};
 pub use set::Set;
 
@@ -156,11 +156,11 @@ impl Context<'_> {
         Updater { context: self, version: self.version() }
     }
 
-    fn manager(&self, name: &str, applied: bool) -> Manager {
+    fn manager(&self, name: &str, operation: Operation) -> Manager {
         Manager {
             name: if name.is_empty() { "unknown".into() } else { name.into() },
-            applied,
-            api_version: if applied { String::new() } else { self.version() },
+            operation,
+            api_version: if operation == Operation::Apply { String::new() } else { self.version() },
             subresource: self.subresource.into(),
         }
     }
@@ -200,7 +200,7 @@ fn update_managed(
             ApplyError::Internal(format!("failed to convert new object ({name}) to smd typed: {e}"))
         })?;
     }
-    let writer = context.manager(manager, false);
+    let writer = context.manager(manager, Operation::Update);
     // Under a name of its own first: only if it gains something does the writer's entry change, and get a new time.
     let operation =
         Manager { name: "current-operation".into(), subresource: String::new(), ..writer.clone() };
@@ -334,7 +334,7 @@ fn apply_once(
         let name = context.name_of(&live);
         ApplyError::Internal(format!("failed to create typed live object ({name}): {e}"))
     })?;
-    let writer = context.manager(manager, true);
+    let writer = context.manager(manager, Operation::Apply);
     let object = context.updater().apply(&live, config, &mut managed, &writer, force)?;
     strip(&mut managed, &writer);
     if object.is_some()

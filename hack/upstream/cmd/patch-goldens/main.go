@@ -5,6 +5,9 @@
 // It reads cases.json, a list of {name, patch type, kind, document, patch}, and writes goldens.json: the same with "result" or
 // "error". After the written cases come random ones: a document and a changed copy give a two-way merge patch, which is applied to
 // a third, differently changed copy.
+//
+// It also reads apply_cases.json, scripts of applies and updates {name, kind, steps}, plays them through upstream's field manager and
+// writes apply_goldens.json: each step with the live object after it (managedFields without times) or with the error.
 package main
 
 import (
@@ -46,8 +49,10 @@ var kinds = map[string]any{
 func main() {
 	dir := flag.String("dir", "", "directory of cases.json")
 	n := flag.Int("random", 60, "random cases")
+	scripts := flag.Int("random-scripts", 0, "random scripts of applies and updates")
 	flag.Parse()
 	log.SetFlags(0)
+	writeScripts(*dir, *scripts)
 	var cases []testCase
 	read(filepath.Join(*dir, "cases.json"), &cases)
 	cases = append(cases, randomCases(*dir, *n)...)

@@ -1,19 +1,14 @@
-// Command apply-goldens plays scripts of applies and updates through upstream's field manager and writes what comes out.
-//
-//	cd hack/upstream && go run ./cmd/apply-goldens -dir ../../src/merge/testdata
-//
-// It reads apply_cases.json, a list of {name, kind, steps}, and writes apply_goldens.json: each step with the live object after it
-// (managedFields without times) or with the error.
 package main
 
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"log"
+	"math/rand"
 	"os"
 	"path/filepath"
+	"sort"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -39,14 +34,11 @@ type script struct {
 	Steps []step `json:"steps"`
 }
 
-func main() {
-	dir := flag.String("dir", "", "directory of apply_cases.json")
-	flag.Parse()
-	log.SetFlags(0)
-	data, err := os.ReadFile(filepath.Join(*dir, "apply_cases.json"))
-	check(err)
+// writeScripts plays the scripts of apply_cases.json, and random ones, and writes apply_goldens.json.
+func writeScripts(dir string, random int) {
 	var scripts []script
-	check(json.Unmarshal(data, &scripts))
+	read(filepath.Join(dir, "apply_cases.json"), &scripts)
+	scripts = append(scripts, randomScripts(dir, random)...)
 	for i := range scripts {
 		scripts[i].play()
 	}
@@ -54,8 +46,40 @@ func main() {
 	encoder := json.NewEncoder(&out)
 	encoder.SetIndent("", " ")
 	check(encoder.Encode(scripts))
-	check(os.WriteFile(filepath.Join(*dir, "apply_goldens.json"), out.Bytes(), 0o644))
+	check(os.WriteFile(filepath.Join(dir, "apply_goldens.json"), out.Bytes(), 0o644))
 	fmt.Println(len(scripts), "scripts")
+}
+
+// randomScripts applies and updates changed copies of the documents of documents.json, by three managers.
+func randomScripts(dir string, n int) []script {
+	var documents map[string]map[string]any
+	read(filepath.Join(dir, "documents.json"), &documents)
+	var names []string
+	for kind := range documents {
+		names = append(names, kind)
+	}
+	sort.Strings(names)
+	r := rand.New(rand.NewSource(1))
+	var scripts []script
+	for i := range n {
+		s := script{Name: fmt.Sprintf("random %d", i), Kind: names[i%len(names)]}
+		document := encode(documents[s.Kind])
+		for range 8 {
+			object := decode(document)
+			for range r.Intn(3) {
+				mutate(r, object)
+			}
+			op := "apply"
+			if r.Intn(3) == 0 {
+				op = "update"
+			}
+			s.Steps = append(s.Steps, step{
+				Op: op, Manager: string(rune('a' + r.Intn(3))), Force: r.Intn(2) == 0, Object: encode(object),
+			})
+		}
+		scripts = append(scripts, s)
+	}
+	return scripts
 }
 
 func check(err error) {
