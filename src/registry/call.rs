@@ -9,6 +9,7 @@ use copepod_meta::{
 
 use crate::api::{Caller, Target};
 use crate::collection::{Collection, now};
+use crate::managed::{Writer, manager_name};
 use crate::registry::Registry;
 
 /// A write of one object of a collection.
@@ -29,6 +30,8 @@ pub(crate) struct Call<'a> {
     pub(crate) dry_run: bool,
     /// Now, in metadata's form.
     pub(crate) now: CompactString,
+    /// Who comes to own what is written.
+    pub(crate) manager: String,
     /// Asked by the server itself: no admission.
     pub(crate) internal: bool,
     /// What clients and admission see instead of the object.
@@ -71,6 +74,7 @@ impl<'a> Call<'a> {
         options: Value,
         dry_run: bool,
     ) -> Call<'a> {
+        let manager = manager_name(options.str_at(&["fieldManager"]), &caller.user_agent);
         let namespace =
             if collection.hooks.is_its_own_namespace() { &target.name } else { &target.namespace };
         Call {
@@ -85,8 +89,20 @@ impl<'a> Call<'a> {
             options,
             dry_run,
             now: now(),
+            manager,
             internal: false,
             projection: None,
+        }
+    }
+
+    /// Who writes, for managedFields.
+    pub(crate) fn writer(&self) -> Writer<'_> {
+        Writer {
+            served: &self.target.served,
+            subresource: &self.target.subresource,
+            strategy: self.strategy,
+            manager: &self.manager,
+            now: &self.now,
         }
     }
 

@@ -146,10 +146,13 @@ impl Collection {
         Ok(tree)
     }
 
-    /// A hub tree as it is stored: without resourceVersion and selfLink.
-    pub(crate) fn encode(&self, mut tree: Value) -> Result<Bytes, Status> {
-        self.kind.strategy.from_hub(&self.storage.version, &mut tree);
-        wire::encode_stored(&self.types, &self.storage, &mut tree).map_err(errors::unencodable)
+    /// A hub tree as it is stored: without resourceVersion and selfLink. The tree is the same afterwards.
+    pub(crate) fn encode(&self, tree: &mut Value) -> Result<Bytes, Status> {
+        let (strategy, version) = (self.kind.strategy, &self.storage.version);
+        strategy.from_hub(version, tree);
+        let encoded = wire::encode_stored(&self.types, &self.storage, tree).map_err(errors::unencodable);
+        strategy.to_hub(version, tree);
+        encoded
     }
 
     /// The newest state of an object: its pair and tree.

@@ -238,8 +238,8 @@ impl Call<'_> {
                 Ok(Some(Deleted { content, gone: false }))
             }
             Plan::Remove => self.take_away(key, kv, old).await,
-            Plan::Mark { object: marked, remove } => {
-                let bytes = self.collection.encode((*marked).clone())?;
+            Plan::Mark { object: mut marked, remove } => {
+                let bytes = self.collection.encode(&mut marked)?;
                 let mut revision = kv.mod_revision;
                 if !self.dry_run && bytes != kv.value {
                     match self.put(key, kv.mod_revision, bytes.clone()).await? {

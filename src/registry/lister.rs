@@ -162,7 +162,7 @@ fn server() -> Caller {
         groups: vec!["system:authenticated".into(), "system:masters".into()],
         ..User::default()
     };
-    Caller { user: Arc::new(user), user_agent: "copepod-apiserver".into(), ..Caller::default() }
+    Caller { user: Arc::new(user), user_agent: "kube-apiserver".into(), ..Caller::default() }
 }
 
 impl Registry {

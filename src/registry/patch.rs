@@ -10,7 +10,8 @@ use copepod_merge::strategic::{StrategicPatchError, strategic_merge_patch};
 use copepod_meta::{ErrorList, FieldError, Gvk, Path, Reason, Status, Value};
 use copepod_schema::{TypeId, Universe};
 
-use crate::api::{Body, FieldValidation, PatchType, Warnings};
+use crate::api::{Body, FieldValidation, PatchType, Warnings, WriteOptions};
+use crate::call::Call;
 use crate::wire;
 
 /// A patch, parsed once, applied to each state that an update meets.
@@ -31,7 +32,8 @@ impl Patch {
     /// Parses the document.
     pub(crate) fn parse(kind: PatchType, body: &Body, directive: FieldValidation) -> Result<Patch, Status> {
         if kind == PatchType::Apply {
-            return Err(Status::not_implemented("server-side apply"));
+            // Of subresources with a type of their own.
+            return Err(Status::not_implemented("server-side apply to this subresource"));
         }
         let (document, duplicates) =
             codec::decode_untyped(&body.bytes).map_err(|e| match (kind, directive) {
@@ -114,6 +116,42 @@ impl Patch {
         };
         let errors: ErrorList = vec![FieldError::invalid_str(&Path::new("patch"), &shown, why)];
         Status::invalid("", "", "", &errors)
+    }
+}
+
+/// An applied configuration: the body of a server-side apply.
+pub(crate) struct Configuration {
+    config: Value,
+    duplicates: Vec<String>,
+    directive: FieldValidation,
+    force: bool,
+}
+
+impl Configuration {
+    /// Parses YAML or JSON.
+    pub(crate) fn parse(body: &Body, options: &WriteOptions) -> Result<Configuration, Status> {
+        let bad = |e: codec::DecodeError| Status::bad_request(format!("error decoding YAML: {e}"));
+        let (json, duplicate) = codec::yaml_to_json(&body.bytes).map_err(bad)?;
+        let (config, more) = codec::decode_untyped(&json).map_err(bad)?;
+        let duplicates = duplicate.into_iter().chain(more).collect();
+        let (directive, force) = (options.directive(), options.force == Some(true));
+        Ok(Configuration { config, duplicates, directive, force })
+    }
+
+    /// The hub tree that it makes of the stored one.
+    pub(crate) fn apply(&self, call: &Call<'_>, old: Option<&Value>) -> Result<Value, Status> {
+        let object = call.writer().apply(old, &self.config, self.force)?;
+        match self.directive {
+            FieldValidation::Strict if !self.duplicates.is_empty() => {
+                let why = self.duplicates.join(", ");
+                Err(Status::bad_request(format!("error strict decoding YAML: {why}")))
+            }
+            FieldValidation::Warn => {
+                self.duplicates.iter().for_each(|d| call.caller.warnings.add(d.as_str()));
+                Ok(object)
+            }
+            _ => Ok(object),
+        }
     }
 }
 

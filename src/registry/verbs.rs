@@ -9,10 +9,9 @@ use copepod_meta::{Gvk, Status, Value};
 use crate::api::*;
 use crate::call::Call;
 use crate::collection::Collection;
-use crate::managed;
 use crate::metadata::{check_name, dedup_owners, ensure_namespace, wipe_system_fields};
 use crate::options::WriteKind;
-use crate::patch::Patch;
+use crate::patch::{Configuration, Patch};
 use crate::registry::Registry;
 use crate::served::Served;
 use crate::special::{self, Ask};
@@ -78,10 +77,7 @@ impl Registry {
         )?;
         let change = |old: Option<&Value>| {
             let mut object = object.clone();
-            match old {
-                Some(old) => managed::on_update(&mut object, old),
-                None => managed::on_create(&mut object),
-            }
+            call.writer().track(old, &mut object);
             Ok(object)
         };
         let uid = Some(object.str_at(&["metadata", "uid"])).filter(|uid| !uid.is_empty());
@@ -105,7 +101,6 @@ impl Registry {
             return special.patch(Ask { registry: self, caller, target }, kind, body, options).await;
         }
         let collection = target.collection("patch")?;
-        let patch = Patch::parse(kind, &body, options.directive())?;
         let call = Call::new(
             self,
             caller,
@@ -114,23 +109,21 @@ impl Registry {
             options.to_value(WriteKind::Update),
             options.is_dry_run(),
         )?;
-        let served = &target.served;
-        let (strategy, version) = (served.kind.strategy, served.version().version.as_ref());
+        let patch = match kind {
+            PatchType::Apply => Changing::Apply(Configuration::parse(&body, options)?),
+            kind => Changing::Patch(Patch::parse(kind, &body, options.directive())?),
+        };
         let change = |old: Option<&Value>| {
-            let Some(old) = old else {
-                return Err(Status::not_found(&served.group_resource(), &target.name));
+            let mut object = match &patch {
+                Changing::Apply(configuration) => configuration.apply(&call, old)?,
+                Changing::Patch(patch) => patched(&call, patch, old)?,
             };
-            let mut current = old.clone();
-            strategy.from_hub(version, &mut current);
-            let mut object =
-                patch.apply(&served.types, served.ty(), &served.gvk(), &current, &caller.warnings)?;
-            to_hub(served, &mut object);
-            managed::on_update(&mut object, old);
             ensure_namespace(&mut object, namespace_of(target, collection))?;
             check_name(&object, &target.name)?;
             Ok(object)
         };
-        let update = Update { change: &change, uid: None, revision: None, force_create: false };
+        let force_create = kind == PatchType::Apply;
+        let update = Update { change: &change, uid: None, revision: None, force_create };
         let updated = call.update(&update).await?;
         let code = if updated.created { 201 } else { 200 };
         Ok(Answer { code, content: Content::Stored(updated.object) })
@@ -195,6 +188,27 @@ impl Registry {
         }
         Ok(DeleteOptions::from_value(&decoded.value))
     }
+}
+
+/// What a PATCH does.
+enum Changing {
+    Patch(Patch),
+    Apply(Configuration),
+}
+
+/// The hub tree that a patch makes of the stored one.
+fn patched(call: &Call<'_>, patch: &Patch, old: Option<&Value>) -> Result<Value, Status> {
+    let served = &call.target.served;
+    let Some(old) = old else {
+        return Err(Status::not_found(&served.group_resource(), &call.target.name));
+    };
+    let mut current = old.clone();
+    served.kind.strategy.from_hub(&served.version().version, &mut current);
+    let warnings = &call.caller.warnings;
+    let mut object = patch.apply(&served.types, served.ty(), &served.gvk(), &current, warnings)?;
+    to_hub(served, &mut object);
+    call.writer().track(Some(old), &mut object);
+    Ok(object)
 }
 
 /// The namespace that an object of the request is in.

@@ -56,7 +56,7 @@ impl Call<'_> {
     /// Creates an object that was decoded, defaulted and converted.
     pub(crate) async fn create(&self, mut object: Value) -> Result<Object, Status> {
         dedup_owners(&mut object, &self.caller.warnings, false);
-        managed::on_create(&mut object);
+        self.writer().track(None, &mut object);
         let name = object.str_at(&["metadata", "name"]).to_string();
         self.admit(Operation::Create, &name, Some(&mut object), None).await?;
         dedup_owners(&mut object, &self.caller.warnings, true);
@@ -103,7 +103,7 @@ impl Call<'_> {
             let why = "resourceVersion should not be set on objects to be created";
             return Err(Status::new(500, copepod_meta::Reason::Unknown, why));
         }
-        let bytes = self.collection.encode(object.clone())?;
+        let bytes = self.collection.encode(&mut object)?;
         if self.dry_run {
             if let Some((kv, _)) = self.collection.read(&key).await? {
                 return Err(self.exists(&object, Some(&kv)));
@@ -323,7 +323,7 @@ impl Call<'_> {
         if is_last {
             return self.delete_by_update(key, kv, object).await;
         }
-        let bytes = self.collection.encode(object.clone())?;
+        let bytes = self.collection.encode(&mut object)?;
         let done = |bytes, revision, written| {
             Ok(Step::Done(Updated { object: self.object(bytes, revision), created: false, written }))
         };
@@ -360,8 +360,8 @@ impl Call<'_> {
     }
 
     /// The last finalizer went with this update: so does the object. upstream: deleteWithoutFinalizers
-    async fn delete_by_update(&self, key: &[u8], kv: &KeyValue, object: Value) -> Result<Step, Status> {
-        let bytes = self.collection.encode(object.clone())?;
+    async fn delete_by_update(&self, key: &[u8], kv: &KeyValue, mut object: Value) -> Result<Step, Status> {
+        let bytes = self.collection.encode(&mut object)?;
         if !self.dry_run {
             let deleted = self.remove(key, kv.mod_revision).await?;
             if let TxnResult::Conflict { current: Some(current), .. } = deleted {
@@ -386,7 +386,7 @@ impl Call<'_> {
                 return Err(Status::not_found(resource, &self.target.name));
             };
             self.check_preconditions(&kv, &old, update)?;
-            let bytes = self.collection.encode((update.change)(Some(&old))?)?;
+            let bytes = self.collection.encode(&mut (update.change)(Some(&old))?)?;
             if bytes == kv.value || self.dry_run {
                 return Ok(self.object(bytes, kv.mod_revision));
             }

@@ -202,7 +202,7 @@ impl Server {
             dry_run: parts.query.iter().filter(|(k, _)| k == "dryRun").map(|(_, v)| v.clone()).collect(),
             field_manager: get("fieldManager").into(),
             field_validation: get("fieldValidation").into(),
-            force: None,
+            force: (get("force") == "true").then_some(true),
         };
         let sent = || Body { media: BodyMedia::Json, bytes: body.as_bytes().to_vec().into() };
         let target = &parts.target;
@@ -226,6 +226,7 @@ impl Server {
                     "json" => PatchType::Json,
                     "merge" => PatchType::Merge,
                     "strategic" => PatchType::Strategic,
+                    "apply" => PatchType::Apply,
                     other => panic!("no patch: {other}"),
                 };
                 self.registry.patch(caller, target, kind, sent(), &options).await

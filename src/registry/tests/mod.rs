@@ -24,7 +24,7 @@ macro_rules! yaml {
     };
 }
 
-yaml!(crud, update, patch, delete, lists, reviews, pods, scale, services, namespaces, rbac, events);
+yaml!(apply, crud, update, patch, delete, lists, reviews, pods, scale, services, namespaces, rbac, events);
 
 /// A watch sees what a list at its start did not.
 #[tokio::test]
