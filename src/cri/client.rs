@@ -89,6 +89,14 @@ async fn within<T>(
     }
 }
 
+/// To stop or remove what is gone is done already. (containerd before 1.7 says NotFound; CRI says it must not.)
+fn gone_is_done<T>(answer: Result<T, CriError>) -> Result<(), CriError> {
+    match answer {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn missing(what: &str) -> CriError {
     CriError::Failed { code: "Internal", message: format!("{what} is not set") }
 }
@@ -125,13 +133,15 @@ impl Runtime for CriClient {
     }
 
     async fn stop_pod_sandbox(&self, id: &str) -> Result<(), CriError> {
-        call!(self.runtime.stop_pod_sandbox(api::StopPodSandboxRequest { pod_sandbox_id: id.into() }))
-            .map(drop)
+        gone_is_done(call!(
+            self.runtime.stop_pod_sandbox(api::StopPodSandboxRequest { pod_sandbox_id: id.into() })
+        ))
     }
 
     async fn remove_pod_sandbox(&self, id: &str) -> Result<(), CriError> {
-        call!(self.runtime.remove_pod_sandbox(api::RemovePodSandboxRequest { pod_sandbox_id: id.into() }))
-            .map(drop)
+        gone_is_done(call!(
+            self.runtime.remove_pod_sandbox(api::RemovePodSandboxRequest { pod_sandbox_id: id.into() })
+        ))
     }
 
     async fn pod_sandbox_status(&self, id: &str) -> Result<api::PodSandboxStatus, CriError> {
@@ -167,12 +177,13 @@ impl Runtime for CriClient {
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), CriError> {
         let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
         let message = api::StopContainerRequest { container_id: id.into(), timeout };
-        call!(self.runtime.stop_container(message), CALL_TIMEOUT.saturating_add(grace)).map(drop)
+        gone_is_done(call!(self.runtime.stop_container(message), CALL_TIMEOUT.saturating_add(grace)))
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), CriError> {
-        call!(self.runtime.remove_container(api::RemoveContainerRequest { container_id: id.into() }))
-            .map(drop)
+        gone_is_done(call!(
+            self.runtime.remove_container(api::RemoveContainerRequest { container_id: id.into() })
+        ))
     }
 
     async fn list_containers(
@@ -271,9 +282,6 @@ impl Runtime for CriClient {
     }
 
     async fn events(&self) -> Result<BoxStream<'static, Result<RuntimeEvent, CriError>>, CriError> {
-        match events::from_cri(self.runtime.clone()).await {
-            Err(CriError::Unimplemented(_)) => events::from_containerd(self.containerd.clone()).await,
-            answer => answer,
-        }
+        Ok(events::subscribe(self.runtime.clone(), self.containerd.clone()))
     }
 }

@@ -123,6 +123,7 @@ async fn what_is_gone_is_gone() {
         let runtime = fixture.runtime.as_ref();
         runtime.stop_pod_sandbox("no-such-id").await.expect("stop is idempotent");
         runtime.remove_pod_sandbox("no-such-id").await.expect("remove is idempotent");
+        runtime.stop_container("no-such-id", Duration::ZERO).await.expect("stop is idempotent");
         runtime.remove_container("no-such-id").await.expect("remove is idempotent");
         assert!(matches!(runtime.container_status("no-such-id").await, Err(CriError::NotFound(_))));
         assert!(matches!(runtime.pod_sandbox_status("no-such-id").await, Err(CriError::NotFound(_))));
@@ -138,14 +139,18 @@ async fn what_is_gone_is_gone() {
 async fn exits_are_reported_and_announced() {
     on_each("exits", async |fixture| {
         let runtime = fixture.runtime.as_ref();
-        let mut events = runtime.events().await.expect("events");
+        let events = runtime.events().await.expect("events");
+        let (seen, mut events_seen) = tokio::sync::mpsc::channel(64);
+        let forward = tokio::spawn(events.for_each(move |event| {
+            let seen = seen.clone();
+            async move { seen.send(event.expect("an event")).await.expect("a listener") }
+        }));
         let sandbox = runtime.run_pod_sandbox(fixture.sandbox(), "").await.expect("a sandbox");
         let config = fixture.container("fails", "exit 3");
         let id = runtime.create_container(&sandbox, config, fixture.sandbox()).await.expect("a container");
         runtime.start_container(&id).await.expect("started");
         let stopped = async {
-            while let Some(event) = events.next().await {
-                let event = event.expect("an event");
+            while let Some(event) = events_seen.recv().await {
                 if event.id == id && event.kind == EventKind::Stopped {
                     return;
                 }
@@ -155,6 +160,7 @@ async fn exits_are_reported_and_announced() {
         tokio::time::timeout(Duration::from_secs(10), stopped).await.expect("an exit event");
         let status = until_exited(runtime, &id).await;
         assert_eq!((status.exit_code, status.reason.as_str()), (3, "Error"));
+        forward.abort();
         runtime.remove_pod_sandbox(&sandbox).await.expect("removed");
     })
     .await;

@@ -5,7 +5,7 @@
 //! exec processes come on the same topic and are told apart by their id. The four messages needed are declared here by
 //! hand: their field numbers are containerd's stable API.
 
-use futures::{StreamExt, stream::BoxStream};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use prost::Message;
 use tonic::transport::Channel;
 
@@ -76,8 +76,23 @@ struct TaskExit {
     process_id: String,
 }
 
+/// Subscribes to whichever stream the runtime has, at the first poll. Servers answer a subscription only with its first
+/// event, so to wait for the answer would be to wait for an event.
+pub(crate) fn subscribe(
+    runtime: api::runtime_service_client::RuntimeServiceClient<Channel>,
+    containerd: Channel,
+) -> EventStream {
+    let subscription = async move {
+        match from_cri(runtime).await {
+            Err(CriError::Unimplemented(_)) => from_containerd(containerd).await,
+            answer => answer,
+        }
+    };
+    futures::stream::once(subscription).try_flatten().boxed()
+}
+
 /// Subscribes to CRI's stream.
-pub(crate) async fn from_cri(
+async fn from_cri(
     mut runtime: api::runtime_service_client::RuntimeServiceClient<Channel>,
 ) -> Result<EventStream, CriError> {
     let stream = runtime.get_container_events(api::GetEventsRequest {}).await?.into_inner();
@@ -96,12 +111,12 @@ pub(crate) async fn from_cri(
 }
 
 /// Subscribes to containerd's events service.
-pub(crate) async fn from_containerd(channel: Channel) -> Result<EventStream, CriError> {
+async fn from_containerd(channel: Channel) -> Result<EventStream, CriError> {
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.map_err(|error| CriError::Unavailable(error.to_string()))?;
     let filters = ["/tasks/start", "/tasks/exit", "/tasks/oom", "/containers/delete"]
         .iter()
-        .map(|topic| format!("namespace=={CONTAINERD_NAMESPACE},topic==\"{topic}\""))
+        .map(|topic| format!("namespace==\"{CONTAINERD_NAMESPACE}\",topic==\"{topic}\""))
         .collect();
     let path = http::uri::PathAndQuery::from_static("/containerd.services.events.v1.Events/Subscribe");
     let codec = tonic_prost::ProstCodec::<SubscribeRequest, Envelope>::default();

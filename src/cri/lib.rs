@@ -127,6 +127,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// Space used by images.
     async fn image_fs_info(&self) -> Result<api::ImageFsInfoResponse, CriError>;
 
-    /// What happens to containers from now on. Ends when the connection breaks: relist, then subscribe anew.
+    /// What happens to containers from about the first poll on (a runtime does not say when it has subscribed: look at
+    /// everything a moment later). Ends when the connection breaks: relist, then subscribe anew.
     async fn events(&self) -> Result<BoxStream<'static, Result<RuntimeEvent, CriError>>, CriError>;
 }

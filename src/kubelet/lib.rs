@@ -25,6 +25,7 @@
 //! the systemd cgroup driver, user namespaces. Each is refused by name or shown in the pod's events.
 
 pub mod cgroup;
+pub mod command;
 pub mod config;
 pub mod container;
 pub mod context;

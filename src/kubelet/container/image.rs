@@ -390,7 +390,7 @@ mod tests {
         ] {
             let got = ImageName::parse(text)
                 .map(|name| format!("{}|{}|{}", name.registry, name.path, name.with_default_tag(text)));
-            assert_eq!(got.as_deref(), want.as_deref().map_err(|error| error).map(|text| *text), "{text}");
+            assert_eq!(got, want.map(str::to_owned), "{text}");
         }
         let text = format!("a@{digest}");
         assert_eq!(ImageName::parse(&text).map(|name| name.with_default_tag(&text)), Ok(text.clone()));

@@ -48,6 +48,9 @@ pub async fn run(context: Arc<Context>) {
         register(&context, &seen).await;
     }
     futures::join!(keep_lease(&context), async {
+        // A node that begins says how it is, as upstream's does.
+        let now = seen.status(&context, None, Timestamp::now());
+        tell_changes(&context, &[], now.conditions.as_deref().unwrap_or_default());
         let mut written = keep_written(&context, &seen, None).await;
         let mut at = Instant::now();
         let mut round = 0;

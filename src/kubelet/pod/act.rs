@@ -157,6 +157,8 @@ pub async fn start_container(context: &Context, inputs: StartInputs<'_>) -> Resu
             warn(format!("Error: {error}"));
             StartError::new("CreateContainerError", error.to_string())
         })?;
+    // Before it is started: its end may come at once, and must find its way to this pod.
+    context.pods.own(&id, uid(pod));
     context.recorder.event(&reference, EventType::Normal, "Created", "Container created");
     context.runtime.start_container(&id).await.map_err(|error| {
         warn(format!("Error: {error}"));

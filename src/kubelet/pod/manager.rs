@@ -39,6 +39,8 @@ use crate::{
 const RELIST_INTERVAL: Duration = Duration::from_secs(300);
 /// Wait before the runtime's events are asked for again.
 const RECONNECT: Duration = Duration::from_secs(1);
+/// A subscription to events is surely in force after so long.
+const SUBSCRIBED_AFTER: Duration = Duration::from_secs(1);
 /// Changes that may wait for the manager.
 const CHANGES_MAX: usize = 256;
 
@@ -391,9 +393,20 @@ async fn follow_runtime(context: Arc<Context>) {
     loop {
         match context.runtime.events().await {
             Ok(mut events) => {
+                // Now, and once more when the subscription is surely there: the runtime does not say when it is.
                 context.metrics.relists.inc();
                 context.wakers.wake_all(Cause::Runtime);
-                while let Some(event) = events.next().await {
+                let again = tokio::time::sleep(SUBSCRIBED_AFTER);
+                tokio::pin!(again);
+                loop {
+                    let event = tokio::select! {
+                        event = events.next() => event,
+                        () = &mut again, if !again.is_elapsed() => {
+                            context.wakers.wake_all(Cause::Runtime);
+                            continue;
+                        }
+                    };
+                    let Some(event) = event else { break };
                     let event = match event {
                         Ok(event) => event,
                         Err(error) => {

@@ -192,13 +192,17 @@ where
         read.truncate(BODY_BYTES_MAX);
         Ok(Answer { status, location, body: read })
     };
-    // The connection runs only while the answer is awaited, and is dropped with it.
+    // The connection runs only while the answer is awaited, and is dropped with it. That it ends is no verdict: what it
+    // has read may not have been taken yet.
+    let drive = async {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "probe connection");
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         answer = answer => answer,
-        error = async { connection.await.err() } => match error {
-            Some(error) => Err(text(error)),
-            None => Err("EOF".into()),
-        },
+        () = drive => Err("EOF".into()),
     }
 }
 
