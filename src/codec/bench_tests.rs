@@ -46,5 +46,6 @@ fn how_long_the_hot_ways_take() {
     measure("peek two fields, protobuf", || {
         peek::Encoded::stored(&stored).and_then(|encoded| plan.read(encoded, universe))
     });
+    measure("to a plain tree", || to_untyped(&value, universe, ty, Some(&gvk)));
     measure("clone a tree", || value.clone());
 }

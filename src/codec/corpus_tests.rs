@@ -114,6 +114,12 @@ fn every_form_becomes_every_form() {
             if !decoded.strict_errors.is_empty() {
                 failures.push(format!("{} {from:?}: {:?}", sample.name, decoded.strict_errors));
             }
+            let text =
+                encode(&decoded.value, universe, ty, Some(&decoded.gvk), Media::Json).expect("has JSON");
+            let plain = decode_untyped(&text).expect("own text").0;
+            if to_untyped(&decoded.value, universe, ty, Some(&decoded.gvk)) != plain {
+                failures.push(format!("{} {from:?}: the plain tree is not the JSON's", sample.name));
+            }
             for (to, want) in inputs.iter().filter_map(|(m, i)| i.map(|i| (*m, i))) {
                 if lost_on_the_way(from, to, &truth) {
                     continue;
@@ -132,7 +138,17 @@ fn every_form_becomes_every_form() {
     }
     println!("{} objects, {checked} ways, {} failures", samples.len(), failures.len());
     // A few of each kind of failure say more than many of one.
-    for way in ["Json ->", "Yaml ->", "Protobuf ->", "-> Yaml", "Json:", "Yaml:", "Protobuf:", "no facts"] {
+    for way in [
+        "Json ->",
+        "Yaml ->",
+        "Protobuf ->",
+        "-> Yaml",
+        "Json:",
+        "Yaml:",
+        "Protobuf:",
+        "no facts",
+        "plain tree",
+    ] {
         failures.iter().filter(|f| f.contains(way)).take(8).for_each(|f| println!("{f}\n"));
     }
     assert!(failures.is_empty() && checked > 0);

@@ -302,9 +302,7 @@ pub fn decode_untyped(json: &[u8]) -> Result<(Value, Vec<String>), DecodeError> 
 
 /// The tree that the object's JSON is, with type meta: what JSON patches, merge patches and strategic merge patches work on.
 pub fn to_untyped(value: &Value, universe: &Universe, ty: TypeId, gvk: Option<&Gvk>) -> Value {
-    let text = encode_json(value, universe, ty, gvk);
-    // Our own encoder's text; verbatim JSON inside that is deeper than a tree may be is the one way to fail.
-    json::decode_any(&text).map(|(value, _)| value).unwrap_or_default()
+    json::plain_root(universe, value, ty, gvk)
 }
 
 /// The object that a plain JSON tree (with type meta) is.
@@ -433,6 +431,6 @@ mod bench_tests;
 #[cfg(test)]
 mod corpus_tests;
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod tests;

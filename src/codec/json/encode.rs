@@ -118,29 +118,10 @@ impl<'u> Writer<'u> {
         for (index, field) in ty.fields.iter().enumerate() {
             let found = if direct { map.and_then(|m| m.get(&field.json)) } else { slots[index] };
             let found = found.filter(|value| !value.is_null());
-            if !self.leaves_out(field, found) && !skip(&field.json) {
+            if !leaves_out(self.universe, field, found) && !skip(&field.json) {
                 self.name(&field.json, first);
                 self.field(field, found);
             }
-        }
-    }
-
-    fn leaves_out(&self, field: &Field, value: Option<&Value>) -> bool {
-        match (field.omit, value) {
-            (Omit::Never, _) => false,
-            (_, Some(_)) if field.pointer => false,
-            (_, None) if field.pointer => true,
-            (Omit::Empty, value) => match self.universe.get(field.ty) {
-                // Structs to Go, so never empty.
-                Type::Struct(_) | Type::Special(_) => false,
-                Type::Any => value.is_none(),
-                _ => value.is_none_or(Value::is_empty),
-            },
-            (Omit::Zero, None) => true,
-            (Omit::Zero, Some(value)) => match self.universe.get(field.ty) {
-                Type::List(_) | Type::Map(_) | Type::Any => false,
-                _ => value.is_empty(),
-            },
         }
     }
 
@@ -254,6 +235,26 @@ impl<'u> Writer<'u> {
                 self.out.push(b'}');
             }
         }
+    }
+}
+
+/// Whether Go's encoder leaves a field out. `value` is what the tree has, null being nothing.
+pub(super) fn leaves_out(universe: &Universe, field: &Field, value: Option<&Value>) -> bool {
+    match (field.omit, value) {
+        (Omit::Never, _) => false,
+        (_, Some(_)) if field.pointer => false,
+        (_, None) if field.pointer => true,
+        (Omit::Empty, value) => match universe.get(field.ty) {
+            // Structs to Go, so never empty.
+            Type::Struct(_) | Type::Special(_) => false,
+            Type::Any => value.is_none(),
+            _ => value.is_none_or(Value::is_empty),
+        },
+        (Omit::Zero, None) => true,
+        (Omit::Zero, Some(value)) => match universe.get(field.ty) {
+            Type::List(_) | Type::Map(_) | Type::Any => false,
+            _ => value.is_empty(),
+        },
     }
 }
 

@@ -7,12 +7,14 @@
 //! | `untyped` | text -> tree without a type (patches, custom resources) |
 //! | `special` | text -> tree for the hand-written forms (times, quantities ...) |
 //! | `encode` | tree -> text |
+//! | `plain` | tree -> the tree of its JSON |
 //! | `number` | Go's float text |
 
 mod base64;
 mod decode;
 mod encode;
 mod number;
+mod plain;
 pub(crate) mod scan;
 mod special;
 mod untyped;
@@ -21,5 +23,6 @@ pub(crate) use base64::{decode as base64_decode, encode_into as base64_into};
 pub use decode::TREE_DEPTH_MAX;
 pub(crate) use decode::{Frame, RootError, by_name, decode_root, decode_value, is_zero_field, or_zero};
 pub(crate) use encode::{Writer, indent, text_into};
+pub(crate) use plain::plain_root;
 pub use scan::SyntaxError;
 pub(crate) use untyped::decode_any;
