@@ -1,0 +1,11 @@
+//! What controllers of workloads share.
+
+pub mod claim;
+pub mod conditions;
+pub mod expectations;
+pub mod pods;
+pub mod resources;
+pub mod selector;
+pub mod services;
+pub mod slow_start;
+pub mod template;

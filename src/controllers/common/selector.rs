@@ -1,0 +1,35 @@
+//! Label selectors.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+
+/// Whether labels match. An empty selector matches everything; callers refuse it where that is not meant.
+pub fn matches(selector: &LabelSelector, meta: &ObjectMeta) -> bool {
+    let empty = BTreeMap::new();
+    let labels = meta.labels.as_ref().unwrap_or(&empty);
+    matches_labels(selector, labels)
+}
+
+/// The same for a plain map of labels.
+pub fn matches_labels(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+    equal
+        && selector.match_expressions.iter().flatten().all(|requirement| {
+            let value = labels.get(&requirement.key);
+            let listed = value.is_some_and(|v| requirement.values.iter().flatten().any(|known| known == v));
+            match requirement.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
+}
+
+/// Whether a selector selects everything.
+pub fn is_empty(selector: &LabelSelector) -> bool {
+    selector.match_labels.iter().flatten().next().is_none()
+        && selector.match_expressions.iter().flatten().next().is_none()
+}

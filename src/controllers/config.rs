@@ -1,0 +1,134 @@
+//! What can be set, with upstream's defaults.
+
+use std::time::Duration;
+
+/// Settings of all controllers.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Names as `--controllers` takes them: `*`, `name`, `-name`.
+    pub controllers: Vec<String>,
+    /// Take part in an election; `None` to work at once.
+    pub leader_election: Option<LeaderElection>,
+    /// PEM certificates that pods get to know the API server by.
+    pub root_ca: Option<String>,
+    /// Workers of the deployment controller.
+    pub concurrent_deployment_syncs: usize,
+    /// Workers of the ReplicaSet controller.
+    pub concurrent_replicaset_syncs: usize,
+    /// Workers of the ReplicationController controller.
+    pub concurrent_rc_syncs: usize,
+    /// Workers of the namespace controller.
+    pub concurrent_namespace_syncs: usize,
+    /// Workers of the service account controller.
+    pub concurrent_serviceaccount_syncs: usize,
+    /// Workers of the garbage collector.
+    pub concurrent_gc_syncs: usize,
+    /// Workers of the endpoints controller.
+    pub concurrent_endpoint_syncs: usize,
+    /// Workers of the EndpointSlice controller.
+    pub concurrent_service_endpoint_syncs: usize,
+    /// Workers of the quota controller.
+    pub concurrent_resource_quota_syncs: usize,
+    /// Workers of the StatefulSet controller.
+    pub concurrent_statefulset_syncs: usize,
+    /// Workers of the DaemonSet controller.
+    pub concurrent_daemonset_syncs: usize,
+    /// Workers of the job controller.
+    pub concurrent_job_syncs: usize,
+    /// Workers of the cron job controller.
+    pub concurrent_cron_job_syncs: usize,
+    /// Workers of the controller that deletes finished jobs.
+    pub concurrent_ttl_after_finished_syncs: usize,
+    /// Ended pods that may stay.
+    pub terminated_pod_gc_threshold: usize,
+    /// Endpoints in one slice at most.
+    pub max_endpoints_per_slice: usize,
+    /// How long a node may be silent.
+    pub node_monitor_grace_period: Duration,
+    /// How long a new node may be silent.
+    pub node_startup_grace_period: Duration,
+    /// How often quotas are counted anew without any event.
+    pub resource_quota_sync_period: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            controllers: vec!["*".into()],
+            leader_election: None,
+            root_ca: None,
+            concurrent_deployment_syncs: 5,
+            concurrent_replicaset_syncs: 5,
+            concurrent_rc_syncs: 5,
+            concurrent_namespace_syncs: 10,
+            concurrent_serviceaccount_syncs: 5,
+            concurrent_gc_syncs: 20,
+            concurrent_endpoint_syncs: 5,
+            concurrent_service_endpoint_syncs: 5,
+            concurrent_resource_quota_syncs: 5,
+            concurrent_statefulset_syncs: 5,
+            concurrent_daemonset_syncs: 2,
+            concurrent_job_syncs: 5,
+            concurrent_cron_job_syncs: 5,
+            concurrent_ttl_after_finished_syncs: 5,
+            terminated_pod_gc_threshold: 12_500,
+            max_endpoints_per_slice: 100,
+            node_monitor_grace_period: Duration::from_secs(50),
+            node_startup_grace_period: Duration::from_secs(60),
+            resource_quota_sync_period: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+impl Config {
+    /// Whether a controller runs. A name counts more than `*`.
+    pub fn is_enabled(&self, name: &str) -> bool {
+        let all = self.controllers.iter().any(|item| item == "*");
+        let named = self.controllers.iter().any(|item| item == name);
+        let refused = self.controllers.iter().any(|item| item.strip_prefix('-') == Some(name));
+        named || (all && !refused)
+    }
+}
+
+/// Settings of the election.
+#[derive(Debug, Clone)]
+pub struct LeaderElection {
+    /// Namespace of the lease.
+    pub namespace: String,
+    /// Name of the lease.
+    pub name: String,
+    /// How long a silent leader keeps it.
+    pub lease_duration: Duration,
+    /// How long the leader tries to renew it.
+    pub renew_deadline: Duration,
+    /// Wait between tries.
+    pub retry_period: Duration,
+}
+
+impl Default for LeaderElection {
+    fn default() -> Self {
+        Self {
+            namespace: "kube-system".into(),
+            name: "kube-controller-manager".into(),
+            lease_duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(2),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_are_chosen_as_by_upstreams_flag() {
+        for (list, name, want) in
+            [("*", "a", true), ("*,-a", "a", false), ("*,-a", "b", true), ("a", "a", true), ("a", "b", false)]
+        {
+            let config =
+                Config { controllers: list.split(',').map(str::to_owned).collect(), ..Config::default() };
+            assert_eq!(config.is_enabled(name), want, "{list} {name}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What every controller gets, and how it is started.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use copepod_client::events::Recorder;
+use copepod_client::informer::{Cached, Change, Factory, Informer};
+use copepod_client::object::{Key, MetaExt};
+use copepod_client::queue::WorkQueue;
+use copepod_client::{Client, Shutdown};
+use kube::Resource;
+
+use crate::Config;
+
+/// A controller's work: ends when its shutdown token does.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A controller: its name, and how it starts. `start` asks for informers and registers handlers, and returns the work to
+/// be run once all informers are filled.
+pub struct Controller {
+    /// Upstream's name for it, as `--controllers` takes it.
+    pub name: &'static str,
+    /// Sets it up.
+    pub start: fn(&Context) -> Work,
+}
+
+/// What every controller shares.
+#[derive(Clone)]
+pub struct Context {
+    /// The API.
+    pub client: Client,
+    /// Informers: one for each kind, whoever asks.
+    pub factory: Factory,
+    /// Events; `with_component` for the controller's own name.
+    pub recorder: Recorder,
+    /// Settings.
+    pub config: Arc<Config>,
+    /// Ends everything.
+    pub shutdown: Shutdown,
+}
+
+impl Context {
+    /// The informer of a kind, indexed by namespace and controlling owner.
+    pub fn informer<K: Cached + Resource<DynamicType = ()>>(&self) -> Arc<Informer<K>> {
+        let informer = self.factory.informer::<K>();
+        informer.index_by_namespace();
+        informer.index_by_controller();
+        informer
+    }
+}
+
+/// Enqueues the key of each object that changes.
+pub fn enqueue_self<K: Cached>(informer: &Informer<K>, queue: &WorkQueue<Key>) {
+    let queue = queue.clone();
+    informer.on_change(move |change| queue.add(change.object().meta().key()));
+}
+
+/// Enqueues the controlling owner of each object that changes, if it is of `kind`; of a change of owner both.
+pub fn enqueue_controller<K: Cached>(informer: &Informer<K>, kind: &'static str, queue: &WorkQueue<Key>) {
+    let queue = queue.clone();
+    informer.on_change(move |change| {
+        if let Change::Updated(before, after) = &change {
+            let (old, new) = (before.meta().controller(), after.meta().controller());
+            if old.map(|o| &o.uid) != new.map(|o| &o.uid) {
+                controller_key(&***before, kind).into_iter().for_each(|key| queue.add(key));
+            }
+        }
+        controller_key(&**change.object(), kind).into_iter().for_each(|key| queue.add(key));
+    });
+}
+
+/// The key of the controlling owner of an object, if it is of `kind`.
+pub fn controller_key<K: Resource>(object: &K, kind: &str) -> Option<Key> {
+    let owner = object.meta().controller().filter(|owner| owner.kind == kind)?;
+    Some(copepod_client::object::join(MetaExt::namespace(object.meta()), &owner.name))
+}

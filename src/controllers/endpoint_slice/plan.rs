@@ -1,0 +1,316 @@
+//! Which slices a service needs, with as few changes to those that are there as possible. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use copepod_client::object::MetaExt;
+use serde_json::{Map, Value, json};
+
+use super::{MANAGED_BY, MANAGER, SERVICE_NAME};
+use crate::common::{pods, services};
+use crate::kinds::{EndpointSlice, Pod, Service};
+
+/// A write.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Action {
+    Create(Value),
+    Update { name: String, content: Value, version: Option<String> },
+    Delete(String),
+}
+
+/// Zone of a node.
+type ZoneOf<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The writes that bring the slices of a service to what its pods are.
+pub(super) fn plan(
+    service: &Service,
+    backends: &[Arc<Pod>],
+    slices: &[Arc<EndpointSlice>],
+    endpoints_max: usize,
+    zone_of: ZoneOf<'_>,
+) -> Vec<Action> {
+    let labels = labels(service);
+    let families: Vec<&str> = if service.spec.ip_families.is_empty() {
+        vec!["IPv4"]
+    } else {
+        service.spec.ip_families.iter().map(String::as_str).collect()
+    };
+    let mut actions = Vec::new();
+    for slice in slices.iter().filter(|slice| !families.contains(&slice.address_type.as_str())) {
+        actions.push(Action::Delete(slice.metadata.name().into()));
+    }
+    for family in families {
+        let existing: Vec<&Arc<EndpointSlice>> =
+            slices.iter().filter(|slice| slice.address_type == family).collect();
+        let wanted = endpoints_by_ports(service, backends, family, zone_of);
+        actions.extend(of_family(family, wanted, &existing, &labels, service, endpoints_max));
+    }
+    actions
+}
+
+/// Endpoints by the ports that they have: pods may give one name to different numbers.
+fn endpoints_by_ports(
+    service: &Service,
+    backends: &[Arc<Pod>],
+    family: &str,
+    zone_of: ZoneOf<'_>,
+) -> BTreeMap<String, (Value, Vec<Value>)> {
+    let mut by_ports: BTreeMap<String, (Value, Vec<Value>)> = BTreeMap::new();
+    for pod in backends {
+        let addresses: Vec<&str> = services::addresses(pod, family).collect();
+        if addresses.is_empty() {
+            continue;
+        }
+        let ports = ports(service, pod);
+        let endpoint = endpoint(service, pod, &addresses, zone_of);
+        by_ports.entry(ports.to_string()).or_insert_with(|| (ports, Vec::new())).1.push(endpoint);
+    }
+    by_ports
+}
+
+fn ports(service: &Service, pod: &Pod) -> Value {
+    let port = |port: &crate::kinds::ServicePort| {
+        let number = services::target_port(pod, port)?;
+        let mut out = json!({"name": port.name, "port": number, "protocol": port.protocol});
+        if let Some(protocol) = &port.app_protocol {
+            out["appProtocol"] = json!(protocol);
+        }
+        Some(out)
+    };
+    Value::Array(service.spec.ports.iter().filter_map(port).collect())
+}
+
+/// upstream: endpointslice/utils.go podToEndpoint
+fn endpoint(service: &Service, pod: &Pod, addresses: &[&str], zone_of: ZoneOf<'_>) -> Value {
+    let (serving, terminating) = (pods::is_ready(pod), pod.metadata.deleting());
+    let ready = service.spec.publish_not_ready_addresses || (serving && !terminating);
+    let mut out = json!({
+        "addresses": addresses,
+        "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
+        "targetRef": {"kind": "Pod", "namespace": MetaExt::namespace(&pod.metadata), "name": pod.metadata.name(),
+            "uid": MetaExt::uid(&pod.metadata)},
+    });
+    if !pod.spec.node_name.is_empty() {
+        out["nodeName"] = json!(pod.spec.node_name);
+        if let Some(zone) = zone_of(&pod.spec.node_name) {
+            out["zone"] = json!(zone);
+        }
+    }
+    if let Some(hostname) = services::hostname(service, pod) {
+        out["hostname"] = json!(hostname);
+    }
+    out
+}
+
+/// upstream: endpointslice/utils.go setEndpointSliceLabels
+fn labels(service: &Service) -> Map<String, Value> {
+    let reserved = [SERVICE_NAME, MANAGED_BY, services::HEADLESS_LABEL];
+    let own = service.metadata.labels.iter().flatten();
+    let mut labels: Map<String, Value> = own
+        .filter(|(key, _)| !reserved.contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), json!(value)))
+        .collect();
+    if !services::has_cluster_ip(service) {
+        labels.insert(services::HEADLESS_LABEL.into(), json!(""));
+    }
+    labels.insert(SERVICE_NAME.into(), json!(service.metadata.name()));
+    labels.insert(MANAGED_BY.into(), json!(MANAGER));
+    labels
+}
+
+fn of_family(
+    family: &str,
+    wanted: BTreeMap<String, (Value, Vec<Value>)>,
+    existing: &[&Arc<EndpointSlice>],
+    labels: &Map<String, Value>,
+    service: &Service,
+    endpoints_max: usize,
+) -> Vec<Action> {
+    let mut contents: Vec<(Option<&Arc<EndpointSlice>>, Value, Vec<Value>)> = Vec::new();
+    let mut unused: Vec<&Arc<EndpointSlice>> = existing.to_vec();
+    for (ports, endpoints) in wanted.into_values() {
+        let (mine, others) = unused.into_iter().partition(|slice| slice.ports == ports);
+        unused = others;
+        contents.extend(fill(ports, endpoints, mine, endpoints_max));
+    }
+    // A service without pods keeps one empty slice, so that readers know that somebody looked.
+    if contents.is_empty() {
+        let kept = unused.pop();
+        contents.push((kept, json!([]), Vec::new()));
+    }
+    let mut actions: Vec<Action> =
+        unused.iter().map(|slice| Action::Delete(slice.metadata.name().into())).collect();
+    for (slice, ports, endpoints) in contents {
+        match slice {
+            None => actions.push(Action::Create(json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
+                "metadata": {"generateName": format!("{}-", service.metadata.name()), "labels": labels},
+                "ports": ports, "endpoints": endpoints,
+            }))),
+            Some(slice) => actions.extend(update(slice, labels, &ports, &endpoints)),
+        }
+    }
+    actions
+}
+
+type Content<'a> = (Option<&'a Arc<EndpointSlice>>, Value, Vec<Value>);
+
+/// Shares endpoints out: each stays in the slice that has its pod; new ones fill the fullest slices first.
+fn fill<'a>(
+    ports: Value,
+    endpoints: Vec<Value>,
+    slices: Vec<&'a Arc<EndpointSlice>>,
+    endpoints_max: usize,
+) -> Vec<Content<'a>> {
+    let uid = |endpoint: &Value| endpoint["targetRef"]["uid"].as_str().unwrap_or_default().to_owned();
+    let mut left: BTreeMap<String, Value> = endpoints.into_iter().map(|e| (uid(&e), e)).collect();
+    let mut filled: Vec<Content<'a>> = Vec::new();
+    for slice in slices {
+        let known = slice.endpoints.as_array().into_iter().flatten().map(uid);
+        let kept: Vec<Value> = known.take(endpoints_max).filter_map(|uid| left.remove(&uid)).collect();
+        filled.push((Some(slice), ports.clone(), kept));
+    }
+    filled.sort_by_key(|(_, _, kept)| std::cmp::Reverse(kept.len()));
+    let mut rest = left.into_values();
+    for (_, _, kept) in &mut filled {
+        let room = endpoints_max.saturating_sub(kept.len());
+        kept.extend(rest.by_ref().take(room));
+    }
+    let rest: Vec<Value> = rest.collect();
+    filled.extend(rest.chunks(endpoints_max).map(|chunk| (None, ports.clone(), chunk.to_vec())));
+    // Slices that have become empty are not needed as long as another one is there.
+    let has_any = filled.iter().any(|(_, _, kept)| !kept.is_empty());
+    let empty = |content: &Content<'_>| content.2.is_empty();
+    if has_any && filled.iter().any(empty) {
+        let (emptied, full): (Vec<_>, Vec<_>) = filled.into_iter().partition(empty);
+        let gone = emptied.into_iter().map(|(slice, _, _)| (slice, Value::Null, Vec::new()));
+        return full.into_iter().chain(gone).collect();
+    }
+    filled
+}
+
+fn update(
+    slice: &EndpointSlice,
+    labels: &Map<String, Value>,
+    ports: &Value,
+    endpoints: &[Value],
+) -> Option<Action> {
+    let name = slice.metadata.name().to_owned();
+    if ports.is_null() {
+        return Some(Action::Delete(name));
+    }
+    let known: BTreeSet<(String, String)> =
+        slice.metadata.labels.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let wanted: BTreeSet<(String, String)> =
+        labels.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+    let as_list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    if known == wanted && as_list(&slice.endpoints) == endpoints && as_list(&slice.ports) == as_list(ports) {
+        return None;
+    }
+    let mut patched = labels.clone();
+    for (key, _) in known.iter().filter(|(key, _)| !labels.contains_key(key)) {
+        patched.insert(key.clone(), Value::Null);
+    }
+    let content = json!({"metadata": {"labels": patched}, "ports": ports, "endpoints": endpoints});
+    Some(Action::Update { name, content, version: slice.metadata.resource_version.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(extra: Value) -> Service {
+        let mut value = json!({"metadata": {"name": "web", "namespace": "x", "labels": {"team": "a"}},
+            "spec": {"selector": {"app": "x"}, "clusterIP": "10.0.0.1",
+                "ports": [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP"}]}});
+        for (path, new) in extra.as_object().expect("paths") {
+            let (parent, key) = path.rsplit_once('/').expect("a path");
+            value.pointer_mut(parent).expect("a parent")[key] = new.clone();
+        }
+        serde_json::from_value(value).expect("a service")
+    }
+
+    fn pod(name: &str, ip: &str, port: i32, ready: bool) -> Arc<Pod> {
+        let value = json!({"metadata": {"name": name, "uid": name, "namespace": "x"},
+            "spec": {"nodeName": "n", "containers": [{"ports": [{"name": "web", "containerPort": port}]}]},
+            "status": {"podIP": ip, "podIPs": [{"ip": ip}],
+                "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]}});
+        Arc::new(serde_json::from_value(value).expect("a pod"))
+    }
+
+    fn slice(name: &str, content: &Value) -> Arc<EndpointSlice> {
+        let mut value = content.clone();
+        value["metadata"]["name"] = json!(name);
+        Arc::new(serde_json::from_value(value).expect("a slice"))
+    }
+
+    fn run(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>], max: usize) -> Vec<Action> {
+        plan(service, pods, slices, max, &|_| Some("z1".into()))
+    }
+
+    /// The slices that the first plan makes; a plan on them has nothing to do.
+    fn made(service: &Service, pods: &[Arc<Pod>], max: usize) -> Vec<Arc<EndpointSlice>> {
+        let created = run(service, pods, &[], max);
+        let slices: Vec<_> = created
+            .iter()
+            .enumerate()
+            .map(|(at, action)| match action {
+                Action::Create(content) => slice(&format!("s{at}"), content),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(run(service, pods, &slices, max), [], "settled");
+        slices
+    }
+
+    #[test]
+    fn an_endpoint_tells_all_about_its_pod() {
+        let slices = made(&service(json!({})), &[pod("a", "10.1.0.1", 8080, true)], 100);
+        assert_eq!(slices[0].ports, json!([{"name": "http", "port": 8080, "protocol": "TCP"}]));
+        assert_eq!(
+            slices[0].endpoints,
+            json!([{"addresses": ["10.1.0.1"], "conditions": {"ready": true, "serving": true, "terminating": false},
+                "targetRef": {"kind": "Pod", "namespace": "x", "name": "a", "uid": "a"}, "nodeName": "n", "zone": "z1"}])
+        );
+        assert_eq!(slices[0].metadata.label("team"), Some("a"));
+        assert_eq!(slices[0].metadata.label(services::HEADLESS_LABEL), None);
+    }
+
+    #[test]
+    fn slices_are_filled_and_changed_as_little_as_possible() {
+        let web = service(json!({}));
+        let pods: Vec<_> = (0..5).map(|n| pod(&format!("p{n}"), &format!("10.1.0.{n}"), 80, true)).collect();
+        let slices = made(&web, &pods, 2);
+        assert_eq!(slices.len(), 3, "two, two, one");
+
+        let mut changed = pods.clone();
+        changed[0] = pod("p0", "10.1.0.0", 80, false);
+        let actions = run(&web, &changed, &slices, 2);
+        assert!(matches!(actions.as_slice(), [Action::Update { .. }]), "one pod, one slice: {actions:?}");
+
+        let fewer = &pods[..4];
+        let gone = run(&web, fewer, &slices, 2);
+        assert!(matches!(gone.as_slice(), [Action::Delete(_)]), "an emptied slice goes: {gone:?}");
+    }
+
+    #[test]
+    fn special_cases() {
+        let none = made(&service(json!({})), &[], 100);
+        assert_eq!((none.len(), &none[0].endpoints), (1, &json!([])), "one empty slice");
+        let headless =
+            made(&service(json!({"/spec/clusterIP": "None"})), &[pod("a", "10.1.0.1", 80, true)], 100);
+        assert_eq!(headless[0].metadata.label(services::HEADLESS_LABEL), Some(""));
+        let two_ports = [pod("a", "10.1.0.1", 80, true), pod("b", "10.1.0.2", 81, true)];
+        assert_eq!(made(&service(json!({})), &two_ports, 100).len(), 2, "one slice for each set of ports");
+        let early = made(
+            &service(json!({"/spec/publishNotReadyAddresses": true})),
+            &[pod("a", "10.1.0.1", 80, false)],
+            9,
+        );
+        assert_eq!(
+            early[0].endpoints[0]["conditions"],
+            json!({"ready": true, "serving": false, "terminating": false})
+        );
+    }
+}

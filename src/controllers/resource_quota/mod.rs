@@ -1,0 +1,175 @@
+//! What of each quota is used: `status.used`. Admission refuses what would go beyond it; this controller counts what is
+//! there, so that what has gone is given back.
+//!
+//! It counts anew when a quota changes, when pods or services of its namespace come, end or go, and after
+//! `--resource-quota-sync-period` for kinds that are not watched.
+//!
+//! upstream: pkg/controller/resourcequota, pkg/quota/v1/evaluator/core
+
+mod usage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use copepod_client::informer::{BY_NAMESPACE, Change, Informer};
+use copepod_client::object::{Key, MetaExt};
+use copepod_client::queue::{Next, WorkQueue, run_workers};
+use copepod_client::rest::{PatchType, ResourceType};
+use copepod_client::{Client, rest};
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use crate::common::pods;
+use crate::common::resources::{PERSISTENT_VOLUME_CLAIMS, RESOURCE_QUOTAS};
+use crate::context::{Context, Work, enqueue_self};
+use crate::kinds::{Pod, ResourceQuota, Service};
+
+const NAME: &str = "resourcequota-controller";
+/// Changes of pods are gathered for so long: counting reads all pods of a namespace.
+const GATHER: Duration = Duration::from_millis(200);
+
+struct Shell {
+    client: Client,
+    quotas: Arc<Informer<ResourceQuota>>,
+    pods: Arc<Informer<Pod>>,
+    services: Arc<Informer<Service>>,
+    period: Duration,
+}
+
+/// Starts the controller.
+pub fn start(context: &Context) -> Work {
+    let shell = Arc::new(Shell {
+        client: context.client.clone(),
+        quotas: context.informer(),
+        pods: context.informer(),
+        services: context.informer(),
+        period: context.config.resource_quota_sync_period,
+    });
+    let queue = WorkQueue::<Key>::default();
+    enqueue_self(&shell.quotas, &queue);
+    shell.watch(&shell.pods, &queue, |before, after| {
+        pods::is_finished(before) == pods::is_finished(after) && before.spec == after.spec
+    });
+    shell.watch(&shell.services, &queue, |before, after| before.spec == after.spec);
+    let workers = context.config.concurrent_resource_quota_syncs;
+    Box::pin(run_workers(NAME, queue, workers, context.shutdown.clone(), move |key| {
+        let shell = shell.clone();
+        async move { shell.sync(&key).await }
+    }))
+}
+
+impl Shell {
+    /// Enqueues the quotas of a namespace in which something changed that may count.
+    fn watch<K: copepod_client::informer::Cached>(
+        &self,
+        informer: &Informer<K>,
+        queue: &WorkQueue<Key>,
+        same: fn(&K, &K) -> bool,
+    ) {
+        let (quotas, queue) = (self.quotas.clone(), queue.clone());
+        informer.on_change(move |change| {
+            if let Change::Updated(before, after) = &change
+                && same(before, after)
+            {
+                return;
+            }
+            for quota in quotas.by_index(BY_NAMESPACE, MetaExt::namespace(change.object().meta())) {
+                queue.add_after(quota.metadata.key(), GATHER);
+            }
+        });
+    }
+
+    async fn sync(&self, key: &Key) -> Result<Next, kube::Error> {
+        let Some(quota) = self.quotas.get(key).filter(|quota| !quota.metadata.deleting()) else {
+            return Ok(Next::Done);
+        };
+        let namespace = MetaExt::namespace(&quota.metadata);
+        let pods = self.pods.by_index(BY_NAMESPACE, namespace);
+        let services = self.services.by_index(BY_NAMESPACE, namespace);
+        let mut used = usage::of_pods(&quota.spec, &pods);
+        used.extend(usage::of_services(&quota.spec, &services));
+        for name in
+            quota.spec.hard.keys().filter(|name| !used.contains_key(*name)).cloned().collect::<Vec<_>>()
+        {
+            if let Some(amount) = self.count(namespace, &name).await? {
+                used.insert(name, amount);
+            }
+        }
+        if quota.status.hard != quota.spec.hard || quota.status.used != used {
+            self.write(&quota, &used).await?;
+        }
+        Ok(Next::After(self.period))
+    }
+
+    /// The number of objects, or of bytes, that a name of a quota stands for; `None` if it stands for nothing known.
+    async fn count(&self, namespace: &str, name: &str) -> Result<Option<String>, kube::Error> {
+        if name == "requests.storage" {
+            let claims: Value = rest::list(&self.client, &PERSISTENT_VOLUME_CLAIMS, namespace, "").await?;
+            let sizes = claims["items"].as_array().into_iter().flatten();
+            let sizes = sizes.filter_map(|claim| claim["spec"]["resources"]["requests"]["storage"].as_str());
+            return Ok(Some(usage::sum(sizes)));
+        }
+        let Some((plural, group)) = usage::counted(name) else { return Ok(None) };
+        let version = match self.version_of(&group).await? {
+            Some(version) => version,
+            None => return Ok(Some("0".into())),
+        };
+        let resource = ResourceType {
+            group: group.into(),
+            version: version.into(),
+            plural: plural.into(),
+            namespaced: true,
+        };
+        // One item is enough: the list says how many there are besides.
+        match rest::list::<Value>(&self.client, &resource, namespace, "limit=1").await {
+            Ok(list) => {
+                let first = list["items"].as_array().map_or(0, Vec::len) as u64;
+                let others = list["metadata"]["remainingItemCount"].as_u64().unwrap_or(0);
+                Ok(Some((first + others).to_string()))
+            }
+            Err(error) if rest::is_not_found(&error) => Ok(Some("0".into())),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn version_of(&self, group: &str) -> Result<Option<String>, kube::Error> {
+        if group.is_empty() {
+            return Ok(Some("v1".into()));
+        }
+        match rest::send::<Value>(&self.client, "GET", &format!("/apis/{group}"), "", &()).await {
+            Ok(group) => Ok(group["preferredVersion"]["version"].as_str().map(str::to_owned)),
+            Err(error) if rest::is_not_found(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write(&self, quota: &ResourceQuota, used: &BTreeMap<String, String>) -> Result<(), kube::Error> {
+        let mut used = json!(used);
+        for gone in quota.status.used.keys().filter(|name| !quota.spec.hard.contains_key(*name)) {
+            used[gone] = Value::Null;
+        }
+        let mut hard = json!(quota.spec.hard);
+        for gone in quota.status.hard.keys().filter(|name| !quota.spec.hard.contains_key(*name)) {
+            hard[gone] = Value::Null;
+        }
+        let body = json!({"metadata": {"resourceVersion": quota.metadata.resource_version},
+            "status": {"hard": hard, "used": used}});
+        let (namespace, name) = (MetaExt::namespace(&quota.metadata), quota.metadata.name());
+        let merge = PatchType::Merge;
+        match rest::patch::<IgnoredAny>(
+            &self.client,
+            &RESOURCE_QUOTAS,
+            namespace,
+            name,
+            "status",
+            merge,
+            &body,
+        )
+        .await
+        {
+            Err(error) if rest::is_not_found(&error) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
