@@ -6,7 +6,7 @@
 //! runs one.
 
 use copepod_meta::{ErrorList, GroupResource, Gvk, Value, debug_json};
-use copepod_schema::{Scalar, Type, TypeId, Universe};
+use copepod_schema::{Scalar, Special, Type, TypeId, Universe};
 use serde_json::Value as Json;
 use std::fmt::Write as _;
 use std::fs;
@@ -109,6 +109,14 @@ fn check(golden: &Golden, report: &mut Report) {
     if warnings != want {
         report.wrong(golden, "warnings", &format!("ours {warnings:#?}\nwant {want:#?}"));
     }
+    for (what, ours) in [
+        ("createOnUpdate", strategy.allow_create_on_update()),
+        ("unconditionalUpdate", strategy.allow_unconditional_update()),
+    ] {
+        if golden.json[what].as_bool() != Some(ours) {
+            report.wrong(golden, what, &format!("ours {ours}"));
+        }
+    }
     let row = strategy.row(&cx, &decode(golden, base, strategy));
     let ours = debug_json::to_string(&row.cells.into());
     let want = debug_json::to_string(&tree(&golden.json["row"]));
@@ -160,6 +168,11 @@ fn prune_as(universe: &Universe, value: &mut Value, id: TypeId) {
             items.iter_mut().for_each(|v| prune_as(universe, v, list.elem))
         }
         (Type::Map(ty), Value::Map(map)) => map.iter_mut().for_each(|(_, v)| prune_as(universe, v, ty.value)),
+        (Type::Special(Special::Quantity), value) => {
+            if let Ok(quantity) = copepod_meta::Quantity::parse(value.as_str().unwrap_or("")) {
+                *value = quantity.to_string().into();
+            }
+        }
         (Type::Scalar(Scalar::Bytes), value) => {
             *value = Value::Bytes(testing::base64(value.as_str().unwrap_or("")).into());
         }
@@ -175,7 +188,9 @@ fn run(golden: &Golden, cx: &Context, case: &Json, report: &mut Report) {
         let mut object = decode(golden, &mutate(&golden.json["base"], case), strategy);
         strategy.prepare_create(cx, &mut object);
         let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
-        metadata::validate(&object, golden.namespaced, &rule, &mut errors);
+        if strategy.metadata_first() {
+            metadata::validate(&object, golden.namespaced, &rule, &mut errors);
+        }
         strategy.validate_create(cx, &object, &mut errors);
         if errors.is_empty() {
             metadata::validate(&object, golden.namespaced, &metadata::path_segment_name, &mut errors);

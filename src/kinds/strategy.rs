@@ -87,6 +87,12 @@ pub trait Strategy: Sync + Send {
     /// Before validation of an update: keep what clients may not change, bump generation.
     fn prepare_update(&self, cx: &Context, object: &mut Value, old: &Value) {}
 
+    /// Whether upstream's validation of a create begins with metadata. Where it does not, only the check common to all
+    /// kinds looks at metadata, after the rest was found right.
+    fn metadata_first(&self) -> bool {
+        true
+    }
+
     /// Validates a new object. Metadata was validated by the engine.
     fn validate_create(&self, cx: &Context, object: &Value, errors: &mut ErrorList) {}
 

@@ -30,6 +30,9 @@ impl Strategy for Event {
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         metadata::path_segment_name(name, prefix)
     }
+    fn metadata_first(&self) -> bool {
+        false
+    }
     fn validate_create(&self, _cx: &Context, event: &Value, e: &mut ErrorList) {
         legacy(event, "reportingComponent", e);
     }

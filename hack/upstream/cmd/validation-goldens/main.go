@@ -55,7 +55,10 @@ type golden struct {
 	Warnings []string        `json:"warnings"`
 	Row      []interface{}   `json:"row"`
 	RowState json.RawMessage `json:"rowConditions"`
-	Cases    []testCase      `json:"cases"`
+	// What PUT may do without an object or a resourceVersion.
+	CreateOnUpdate      bool       `json:"createOnUpdate"`
+	UnconditionalUpdate bool       `json:"unconditionalUpdate"`
+	Cases               []testCase `json:"cases"`
 }
 
 func main() {
@@ -75,7 +78,11 @@ func main() {
 		if len(os.Args) > 2 && !contains(os.Args[2:], name) {
 			continue
 		}
-		g := run(name, base)
+		g, err := run(name, base)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			continue
+		}
 		total += len(g.Cases)
 		check(write(filepath.Join(out, "testdata/goldens", name+".json"), g))
 		fmt.Printf("%-40s %5d cases\n", name, len(g.Cases))
@@ -83,23 +90,26 @@ func main() {
 	fmt.Printf("%d cases\n", total)
 }
 
-func run(name, path string) golden {
+func run(name, path string) (golden, error) {
 	text, err := os.ReadFile(path)
 	check(err)
 	var base map[string]interface{}
 	check(json.Unmarshal(text, &base))
 	u := unstructured.Unstructured{Object: base}
 	gvk := u.GroupVersionKind()
+	currentGroupVersion = gvk.GroupVersion()
 	entry, ok := strategies[gvk.GroupKind()]
 	if !ok {
-		fail(fmt.Errorf("%s: no strategy for %s", name, gvk))
+		return golden{}, fmt.Errorf("%s: no strategy for %s", name, gvk)
 	}
 	g := golden{Group: gvk.Group, Resource: entry.resource, Version: gvk.Version, Base: compact(text), Cases: []testCase{}}
 	ctx, warnings := requestContext(u.GetNamespace())
 
+	g.CreateOnUpdate = entry.update.AllowCreateOnUpdate()
+	g.UnconditionalUpdate = entry.update.AllowUnconditionalUpdate()
 	prepared, errs := create(ctx, entry, gvk, base)
 	if len(errs) != 0 {
-		fail(fmt.Errorf("%s: the base itself is refused: %v", name, errs))
+		return golden{}, fmt.Errorf("%s: the base itself is refused: %v", name, errs)
 	}
 	for _, w := range entry.create.WarningsOnCreate(ctx, prepared) {
 		warnings.list = append(warnings.list, w)
@@ -153,7 +163,7 @@ func run(name, path string) golden {
 			}
 		}
 	}
-	return g
+	return g, nil
 }
 
 func tryCreate(entry strategy, gvk schema.GroupVersionKind, object map[string]interface{}, ns string) (runtime.Object, []string, bool) {
@@ -264,11 +274,18 @@ type recorder struct{ list []string }
 func (r *recorder) AddWarning(_, text string) { r.list = append(r.list, text) }
 
 func requestContext(ns string) (context.Context, *recorder) {
+	return requestContextOf(ns, currentGroupVersion)
+}
+
+// The group and version of the request: some strategies ask for it.
+var currentGroupVersion schema.GroupVersion
+
+func requestContextOf(ns string, gv schema.GroupVersion) (context.Context, *recorder) {
 	r := &recorder{list: []string{}}
 	ctx := genericapirequest.NewContext()
 	ctx = genericapirequest.WithNamespace(ctx, ns)
 	ctx = genericapirequest.WithUser(ctx, &user.DefaultInfo{Name: "admin", Groups: []string{"system:masters"}})
-	ctx = genericapirequest.WithRequestInfo(ctx, &genericapirequest.RequestInfo{IsResourceRequest: true})
+	ctx = genericapirequest.WithRequestInfo(ctx, &genericapirequest.RequestInfo{IsResourceRequest: true, APIGroup: gv.Group, APIVersion: gv.Version})
 	return warning.WithWarningRecorder(ctx, r), r
 }
 

@@ -8,8 +8,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/apis/apps"
 	"k8s.io/kubernetes/pkg/apis/autoscaling"
 	"k8s.io/kubernetes/pkg/apis/batch"
+	"k8s.io/kubernetes/pkg/apis/core"
 	_ "k8s.io/kubernetes/pkg/apis/core/install"
 	"k8s.io/kubernetes/pkg/apis/networking"
 	"k8s.io/kubernetes/pkg/apis/rbac"
@@ -104,6 +106,7 @@ var strategies = map[schema.GroupKind]strategy{
 	gk("", "Secret"):                of("secrets", secret.Strategy),
 	gk("", "ServiceAccount"):        of("serviceaccounts", serviceaccount.Strategy),
 	gk("", "Event"):                 of("events", event.Strategy),
+	gk("events.k8s.io", "Event"):    of("events", event.Strategy),
 	gk("", "Service"):               withStatus("services", service.Strategy, service.StatusStrategy),
 	gk("", "Endpoints"):             of("endpoints", endpoint.Strategy),
 	gk("", "LimitRange"):            of("limitranges", limitrange.Strategy),
@@ -161,6 +164,11 @@ var extraInternal = []reflect.Type{
 	reflect.TypeOf(networking.IngressSpec{}),
 	reflect.TypeOf(networking.NetworkPolicySpec{}),
 	reflect.TypeOf(rbac.RoleRef{}),
+	reflect.TypeOf(apps.DeploymentSpec{}),
+	reflect.TypeOf(apps.DaemonSetSpec{}),
+	reflect.TypeOf(apps.StatefulSetSpec{}),
+	reflect.TypeOf(core.Event{}),
+	reflect.TypeOf(core.NodeStatus{}),
 	reflect.TypeOf(autoscaling.HorizontalPodAutoscalerSpec{}),
 }
 

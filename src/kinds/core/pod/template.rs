@@ -10,8 +10,9 @@ use crate::metadata;
 /// A template: labels, annotations, spec.
 pub fn validate(at: At, opts: &Options, e: &mut ErrorList) {
     let meta = at.get("metadata");
-    metadata::labels(meta.get("labels"), e);
-    metadata::annotations(meta.get("annotations"), e);
+    // Upstream leaves `metadata` out of these paths.
+    metadata::labels(at.get("labels").with(meta.value.get("labels")), e);
+    metadata::annotations(at.get("annotations").with(meta.value.get("annotations")), e);
     let spec = at.get("spec");
     annotations::validate(meta.get("annotations"), spec.value, opts, e);
     spec::validate(spec, opts, e);
