@@ -403,7 +403,7 @@ fn parsed(value: &Value, path: &str) -> Result<Value, CrdError> {
     })
 }
 
-fn from_json(json: serde_json::Value) -> Value {
+pub(crate) fn from_json(json: serde_json::Value) -> Value {
     match json {
         serde_json::Value::Null => Value::Null,
         serde_json::Value::Bool(b) => Value::Bool(b),

@@ -1,5 +1,7 @@
 //! The packed facts against what is known of them.
 
+#![allow(clippy::panic, reason = "a test fails by panicking")]
+
 use crate::*;
 
 /// A type, a map, a list ... in the spelling of `api/types`.
@@ -146,6 +148,13 @@ fn kinds_are_found_by_group_version_kind() {
         assert_eq!(universe.get_struct(id).expect(kind).name, want);
     }
     assert!(universe.by_gvk(&copepod_meta::Gvk::new("", "v1", "Nothing")).is_none());
+    let own = |name: &str| {
+        let id = universe.by_name(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}")).expect(name);
+        universe.get_struct(id).expect(name).gvk.as_ref().map(ToString::to_string)
+    };
+    assert_eq!(own("Status").as_deref(), Some("/v1, Kind=Status"));
+    assert_eq!(own("Table").as_deref(), Some("meta.k8s.io/v1, Kind=Table"));
+    assert_eq!(own("DeleteOptions"), None);
 }
 
 /// Every type decodes, and refers only to types that exist.

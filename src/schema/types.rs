@@ -155,7 +155,7 @@ pub struct Field {
     pub patch_strategy: PatchStrategy,
     /// Merge key of strategic merge patch, for lists of objects.
     pub patch_merge_key: Option<Name>,
-    /// `x-kubernetes-map-type: atomic` on the field itself (its type need not be atomic).
+    /// On the field itself: `x-kubernetes-map-type: atomic` (its type need not be atomic), or a list stated to be atomic.
     pub atomic: bool,
     /// In OpenAPI's `required`.
     pub required: bool,

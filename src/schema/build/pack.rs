@@ -318,6 +318,17 @@ fn split_gvk(text: &str) -> Gvk {
     (parts[0].into(), parts[1].into(), parts[2].into())
 }
 
+/// The kind of its own, if a type has one: that of an API group before `meta.k8s.io`'s (Status), the newest of
+/// `meta.k8s.io` (Table); none for types registered in every group (DeleteOptions).
+fn own_gvk(gvks: &[String]) -> Option<Gvk> {
+    let (meta, groups): (Vec<&String>, Vec<&String>) =
+        gvks.iter().partition(|g| g.starts_with("meta.k8s.io/"));
+    match (groups.as_slice(), meta.as_slice()) {
+        ([one], _) | ([], [one, ..]) => Some(split_gvk(one)),
+        _ => None,
+    }
+}
+
 /// Puts header, indices, strings and records one behind the other.
 fn assemble(
     mut writer: Writer,
@@ -407,8 +418,7 @@ fn write_shape(w: &mut Writer, shapes: &mut Shapes<'_>, shape: &Shape) {
 
 fn write_struct(w: &mut Writer, shapes: &mut Shapes<'_>, name: &str, facts: &TypeFacts) {
     w.str(name);
-    // A type registered under several kinds has no kind of its own.
-    let own = if facts.gvk.len() == 1 { Some(split_gvk(&facts.gvk[0])) } else { None };
+    let own = own_gvk(&facts.gvk);
     w.byte(u8::from(facts.atomic) | u8::from(own.is_some()) << 1);
     if let Some((group, version, kind)) = own {
         w.str(&group);

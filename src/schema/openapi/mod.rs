@@ -1,16 +1,20 @@
 //! OpenAPI documents of the built-in API, rendered when asked for and not kept.
 //!
 //! Owns: OpenAPI v3, one document per group-version and per discovery root, and the one v2 document, equal to upstream's
-//! (`tests.rs` compares with a running server's, without exceptions). Schemas come compressed out of the build; paths are made from the resource table.
+//! (`tests.rs` compares with a running server's, without exceptions). Schemas come compressed out of the build; paths are
+//! made from the resource table.
 //! Does not: cache, negotiate, compute ETags over rendered bytes (documents change only with the build: see [`version_hash`]).
 
+mod custom;
 mod paths;
 mod schemas;
+mod target;
 #[cfg(test)]
 mod tests;
 mod v2;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
@@ -54,18 +58,14 @@ pub fn v3_paths() -> Vec<String> {
     all
 }
 
+pub use custom::{Custom, v3_custom_document};
 pub use v2::v2_document;
 
 /// One document of the v3 index as JSON; `None` for a path that is not in it.
 pub fn v3_document(path: &str) -> Option<String> {
     let mut schemas = Schemas::default();
     let paths = paths_of(&mut schemas, path)?;
-    let gv = match path.split('/').collect::<Vec<_>>().as_slice() {
-        ["api", version] => Some(("", *version)),
-        ["apis", group, version] => Some((*group, *version)),
-        _ => None,
-    };
-    Some(document(&mut schemas, &paths, gv))
+    Some(document(&mut schemas, &paths, &builtin_frame(path), &BTreeMap::new()))
 }
 
 /// The paths that one document of the v3 index shows.
@@ -91,7 +91,7 @@ fn group_version(schemas: &mut Schemas, group: &str, version: &str) -> Option<BT
         .iter()
         .filter(|r| r.group == group)
         .filter_map(|r: &Resource| r.version(version).map(|served: &ServedVersion| (r, served)));
-    let mut paths = Paths { group, version, names: &BuiltinNames, schemas, strategic: true, protobuf: true };
+    let mut paths = Paths { group, version, names: &BuiltinNames, schemas, custom: false };
     Some(paths.render(rows))
 }
 
@@ -171,14 +171,38 @@ fn references(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices(REFERENCE).filter_map(|(at, _)| text[at + REFERENCE.len()..].split('"').next())
 }
 
-/// Puts paths and the schemas that they reach into one document.
-fn document(schemas: &mut Schemas, paths: &BTreeMap<String, Value>, gv: Option<(&str, &str)>) -> String {
-    let mut out = format!(
-        r#"{{"openapi":"3.0.0","info":{{"title":"Kubernetes","version":"{INFO_VERSION}"}},"paths":{{"#
-    );
+/// What differs between documents besides paths and schemas.
+struct Frame {
+    title: &'static str,
+    version: &'static str,
+    /// The document says how clients prove who they are.
+    security: bool,
+    /// Group-versions stated for the types that are registered in each.
+    registered: Vec<(String, String)>,
+}
+
+/// Frame of the built-in documents: the core group-version and the document's own.
+fn builtin_frame(path: &str) -> Frame {
+    let mut registered = vec![(String::new(), "v1".to_owned())];
+    if let ["apis", group, version] = path.split('/').collect::<Vec<_>>().as_slice() {
+        registered.push(((*group).to_owned(), (*version).to_owned()));
+    }
+    Frame { title: "Kubernetes", version: INFO_VERSION, security: true, registered }
+}
+
+/// Puts paths and the schemas that they reach into one document; `own` are schemas beside the built-in ones.
+fn document(
+    schemas: &mut Schemas,
+    paths: &BTreeMap<String, Value>,
+    frame: &Frame,
+    own: &BTreeMap<String, String>,
+) -> String {
+    let Frame { title, version, .. } = frame;
+    let mut out =
+        format!(r#"{{"openapi":"3.0.0","info":{{"title":"{title}","version":"{version}"}},"paths":{{"#);
     for (i, (path, item)) in paths.iter().enumerate() {
         let comma = if i > 0 { "," } else { "" };
-        out += &format!("{comma}\"{path}\":{item}");
+        let _ = write!(out, "{comma}\"{path}\":{item}");
     }
     let mut wanted: Vec<String> = references(&out).map(str::to_owned).collect();
     let mut reached = BTreeSet::new();
@@ -186,40 +210,43 @@ fn document(schemas: &mut Schemas, paths: &BTreeMap<String, Value>, gv: Option<(
         if reached.contains(&name) {
             continue;
         }
-        if let Some(text) = schemas.get(&name) {
+        if let Some(text) = own.get(&name).map(String::as_str).or_else(|| schemas.get(&name)) {
             wanted.extend(references(text).map(str::to_owned));
         }
         reached.insert(name);
     }
-    out += r#"},"components":{"#;
+    let mut parts = Vec::new();
     if !reached.is_empty() {
-        out += r#""schemas":{"#;
+        let mut part = r#""schemas":{"#.to_owned();
         for (i, name) in reached.iter().enumerate() {
             let comma = if i > 0 { "," } else { "" };
-            let text = schemas.get(name).unwrap_or(r#"{"type":"object"}"#);
-            let text = with_kinds(name, text, gv);
-            out += &format!("{comma}\"{name}\":{text}");
+            let text = own.get(name).map(String::as_str).or_else(|| schemas.get(name));
+            let text = with_kinds(name, text.unwrap_or(r#"{"type":"object"}"#), frame);
+            let _ = write!(part, "{comma}\"{name}\":{text}");
         }
-        out += "},";
+        part.push('}');
+        parts.push(part);
     }
-    out += r#""securitySchemes":{"BearerToken":{"type":"apiKey","description":"Bearer Token authentication","name":"authorization","in":"header"}}}}"#;
+    if frame.security {
+        parts.push(SECURITY.to_owned());
+    }
+    let _ = write!(out, r#"}},"components":{{{}}}}}"#, parts.join(","));
     out
 }
 
-/// Types that are registered in every group-version name, in a document, the core group's and the document's own.
-fn with_kinds(name: &str, text: &str, gv: Option<(&str, &str)>) -> String {
-    let Some(kind) = name.strip_prefix(META).and_then(|rest| rest.strip_prefix('.')) else {
+const SECURITY: &str = r#""securitySchemes":{"BearerToken":{"type":"apiKey","description":"Bearer Token authentication","name":"authorization","in":"header"}}"#;
+
+/// Types that are registered in every group-version name those of the frame.
+fn with_kinds(name: &str, text: &str, frame: &Frame) -> String {
+    let kind = name.strip_prefix(META).and_then(|rest| rest.strip_prefix('.'));
+    let Some(kind @ ("DeleteOptions" | "WatchEvent")) = kind else {
         return text.to_owned();
     };
-    if !matches!(kind, "DeleteOptions" | "WatchEvent") {
-        return text.to_owned();
-    }
-    let mut kinds = vec![json!({"group": "", "kind": kind, "version": "v1"})];
-    if let Some((group, version)) = gv
-        && !group.is_empty()
-    {
-        kinds.push(json!({"group": group, "kind": kind, "version": version}));
-    }
+    let kinds: Value = frame
+        .registered
+        .iter()
+        .map(|(group, version)| json!({"group": group, "kind": kind, "version": version}))
+        .collect();
     let open = text.strip_suffix('}').unwrap_or(text);
-    format!(r#"{open},"x-kubernetes-group-version-kind":{}}}"#, json!(kinds))
+    format!(r#"{open},"x-kubernetes-group-version-kind":{kinds}}}"#)
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::schemas::Schemas;
+use super::target::Target;
 use crate::resources::{Resource, ServedVersion, Subresource};
 
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -39,10 +40,8 @@ pub(super) struct Paths<'a> {
     pub(super) version: &'a str,
     pub(super) names: &'a dyn TypeNames,
     pub(super) schemas: &'a mut Schemas,
-    /// Built-in types take strategic merge patches, custom resources do not.
-    pub(super) strategic: bool,
-    /// Built-in types have a protobuf form.
-    pub(super) protobuf: bool,
+    /// Custom resources: no protobuf, no strategic merge patch, no old watch paths, and a few other words.
+    pub(super) custom: bool,
 }
 
 /// One operation before it becomes JSON.
@@ -96,15 +95,15 @@ impl Paths<'_> {
         let mut paths = BTreeMap::new();
         let root = root(self.group, self.version);
         let list = format!("{META}.APIResourceList");
-        paths.insert(format!("{root}/"), {
-            let id = format!("get{}APIResources", self.operation_group());
-            json!({"get": {
+        if !self.custom {
+            let operation = json!({
                 "tags": [self.tag()],
                 "description": "get available resources",
-                "operationId": id,
+                "operationId": format!("get{}APIResources", self.operation_group()),
                 "responses": {"200": self.answer("OK", &reference(&list), false), "401": unauthorized()},
-            }})
-        });
+            });
+            paths.insert(format!("{root}/"), json!({ "get": operation }));
+        }
         for (resource, served) in resources {
             self.resource(&root, resource, served, &mut paths);
         }
@@ -116,7 +115,7 @@ impl Paths<'_> {
     }
 
     /// The middle of operation ids: `CoreV1`, `RbacAuthorizationV1`.
-    fn operation_group(&self) -> String {
+    pub(super) fn operation_group(&self) -> String {
         capital(&camel_group(self.group)) + &capital(self.version)
     }
 
@@ -144,7 +143,7 @@ impl Paths<'_> {
         if resource.namespaced && served.has_verb("list") {
             add(format!("{root}/{plural}"), &one, vec![self.list(&one, true)], self);
         }
-        if served.has_verb("watch") {
+        if served.has_verb("watch") && !self.custom {
             add(watched.clone(), &one, vec![self.watch(&one, true, false)], self);
             add(format!("{watched}/{{name}}"), &one, vec![self.watch(&one, false, false)], self);
             if resource.namespaced {
@@ -171,8 +170,11 @@ impl Paths<'_> {
             operations.push(self.create(one, format!("create {}", with_article(&one.kind))));
         }
         if served.has_verb("deletecollection") {
-            let mut parameters = self.options("ListOptions", &["allowWatchBookmarks", "watch"]);
-            parameters.extend(self.delete_parameters());
+            let without: &[&str] = if self.custom { &[] } else { &["allowWatchBookmarks", "watch"] };
+            let mut parameters = self.options("ListOptions", without);
+            if !self.custom {
+                parameters.extend(self.delete_parameters());
+            }
             operations.push(Operation {
                 method: "delete",
                 id: one.id("delete", "Collection", "", ""),
@@ -180,7 +182,7 @@ impl Paths<'_> {
                 action: "deletecollection",
                 kind: one.gvk.clone(),
                 parameters: self.with_pretty(parameters),
-                body: Some(json!({"*/*": {"schema": reference(&format!("{META}.DeleteOptions"))}})),
+                body: if self.custom { None } else { Some(self.body(&delete_options())) },
                 responses: vec![("200", self.answer("OK", &reference(&format!("{META}.Status")), false))],
             });
         }
@@ -206,7 +208,7 @@ impl Paths<'_> {
                 action: "delete",
                 kind: one.gvk.clone(),
                 parameters: self.with_pretty(parameters),
-                body: Some(json!({"*/*": {"schema": reference(&format!("{META}.DeleteOptions"))}})),
+                body: Some(self.body(&delete_options())),
                 responses: vec![
                     ("200", self.answer("OK", &answer, false)),
                     ("202", self.answer("Accepted", &answer, false)),
@@ -261,7 +263,7 @@ impl Paths<'_> {
 
     fn list(&mut self, one: &Target, all_namespaces: bool) -> Operation {
         let parameters = self.options("ListOptions", &[]);
-        let verbs = if one.watched { "list or watch" } else { "list" };
+        let verbs = if one.watched && !self.custom { "list or watch" } else { "list" };
         let id = if all_namespaces { one.all_namespaces("list", "") } else { one.id("list", "", "", "") };
         Operation {
             method: "get",
@@ -308,13 +310,14 @@ impl Paths<'_> {
     }
 
     fn read(&mut self, one: &Target, description: String) -> Operation {
+        let parameters = if self.custom { self.options("GetOptions", &[]) } else { Vec::new() };
         Operation {
             method: "get",
             id: one.id("read", "", "", ""),
             description,
             action: "get",
             kind: one.gvk.clone(),
-            parameters: self.with_pretty(Vec::new()),
+            parameters: self.with_pretty(parameters),
             body: None,
             responses: vec![("200", self.answer("OK", &one.schema, false))],
         }
@@ -329,7 +332,7 @@ impl Paths<'_> {
             action: "put",
             kind: one.gvk.clone(),
             parameters: self.with_pretty(parameters),
-            body: Some(json!({"*/*": {"schema": one.schema}})),
+            body: Some(self.body(&one.schema)),
             responses: vec![
                 ("200", self.answer("OK", &one.schema, false)),
                 ("201", self.answer("Created", &one.schema, false)),
@@ -346,7 +349,7 @@ impl Paths<'_> {
             action: "post",
             kind: one.gvk.clone(),
             parameters: self.with_pretty(parameters),
-            body: Some(json!({"*/*": {"schema": one.schema}})),
+            body: Some(self.body(&one.schema)),
             responses: vec![
                 ("200", self.answer("OK", &one.schema, false)),
                 ("201", self.answer("Created", &one.schema, false)),
@@ -358,7 +361,11 @@ impl Paths<'_> {
     fn patch(&mut self, one: &Target, description: String) -> Operation {
         let parameters = self.options("PatchOptions", &[]);
         let patch = reference(&format!("{META}.Patch"));
-        let media = PATCH_MEDIA.iter().filter(|media| self.strategic || !media.contains("strategic"));
+        let media = PATCH_MEDIA.iter().filter(|media| !self.custom || !media.contains("strategic"));
+        let mut responses = vec![("200", self.answer("OK", &one.schema, false))];
+        if !self.custom {
+            responses.push(("201", self.answer("Created", &one.schema, false)));
+        }
         let body: Map<String, Value> =
             media.map(|media| ((*media).to_owned(), json!({"schema": patch}))).collect();
         Operation {
@@ -369,10 +376,7 @@ impl Paths<'_> {
             kind: one.gvk.clone(),
             parameters: self.with_pretty(parameters),
             body: Some(Value::Object(body)),
-            responses: vec![
-                ("200", self.answer("OK", &one.schema, false)),
-                ("201", self.answer("Created", &one.schema, false)),
-            ],
+            responses,
         }
     }
 
@@ -481,11 +485,19 @@ impl Paths<'_> {
     fn answer(&self, description: &str, schema: &Value, watch: bool) -> Value {
         let mut content = Map::new();
         for media in MEDIA.iter().chain(if watch { &WATCH_MEDIA[..] } else { &[] }) {
-            if self.protobuf || !media.contains("protobuf") {
+            if !(self.custom && (media.contains("protobuf") || media.contains("watch"))) {
                 content.insert((*media).to_owned(), json!({ "schema": schema }));
             }
         }
         json!({"description": description, "content": content})
+    }
+
+    fn body(&self, schema: &Value) -> Value {
+        if self.custom {
+            json!({"application/json": {"schema": schema}, "application/yaml": {"schema": schema}})
+        } else {
+            json!({"*/*": {"schema": schema}})
+        }
     }
 
     fn with_pretty(&self, mut parameters: Vec<Value>) -> Vec<Value> {
@@ -528,6 +540,10 @@ impl Paths<'_> {
     }
 }
 
+fn delete_options() -> Value {
+    reference(&format!("{META}.DeleteOptions"))
+}
+
 fn unauthorized() -> Value {
     json!({"description": "Unauthorized"})
 }
@@ -560,68 +576,4 @@ fn with_article(kind: &str) -> String {
     }
     let vowel = kind.starts_with(|c: char| "AEIOUaeiou".contains(c));
     format!("{} {kind}", if vowel { "an" } else { "a" })
-}
-
-/// A resource or subresource under whose name operations are published.
-struct Target {
-    /// `CoreV1`
-    group: String,
-    scope: &'static str,
-    /// Kind of the resource itself, of which ids are made.
-    parent: String,
-    /// Kind that is read and written.
-    kind: String,
-    gvk: (String, String, String),
-    suffix: String,
-    watched: bool,
-    schema: Value,
-    list_schema: Value,
-}
-
-impl Target {
-    fn new(paths: &Paths<'_>, resource: &Resource, served: &ServedVersion) -> Target {
-        let name = |kind: &str| paths.names.type_name(paths.group, paths.version, kind).unwrap_or_default();
-        Target {
-            group: paths.operation_group(),
-            scope: if resource.namespaced { "Namespaced" } else { "" },
-            parent: resource.kind.to_string(),
-            kind: resource.kind.to_string(),
-            gvk: (paths.group.to_owned(), paths.version.to_owned(), resource.kind.to_string()),
-            suffix: String::new(),
-            watched: served.has_verb("watch"),
-            schema: reference(&name(&resource.kind)),
-            list_schema: reference(&name(&resource.list_kind)),
-        }
-    }
-
-    fn subresource(&self, paths: &Paths<'_>, sub: &Subresource) -> Target {
-        let name = paths.names.type_name(&sub.group, &sub.version, &sub.kind).unwrap_or_default();
-        Target {
-            group: self.group.clone(),
-            scope: self.scope,
-            parent: self.parent.clone(),
-            kind: sub.kind.to_string(),
-            gvk: (sub.group.to_string(), sub.version.to_string(), sub.kind.to_string()),
-            suffix: capital(&sub.name),
-            watched: false,
-            schema: reference(&name),
-            list_schema: Value::Null,
-        }
-    }
-
-    /// `deleteCoreV1CollectionNamespacedPod`, `readCoreV1NamespacedPodStatus`.
-    fn id(&self, verb: &str, before_scope: &str, after_kind: &str, end: &str) -> String {
-        let Target { group, scope, parent, suffix, .. } = self;
-        format!("{verb}{group}{before_scope}{scope}{parent}{after_kind}{suffix}{end}")
-    }
-
-    /// `listCoreV1PodForAllNamespaces`
-    fn all_namespaces(&self, verb: &str, after_kind: &str) -> String {
-        format!("{verb}{}{}{after_kind}ForAllNamespaces", self.group, self.parent)
-    }
-
-    /// `connectCoreV1GetNamespacedPodExec`
-    fn connect_id(&self, method: &str, end: &str) -> String {
-        self.id("connect", &capital(method), "", end)
-    }
 }

@@ -3,6 +3,8 @@
 //! The goldens are 11 MB and not kept here: `hack/upstream/openapi-goldens DIR` asks an upstream server for them. Without
 //! `COPEPOD_OPENAPI_GOLDENS` the comparison is skipped, and says so.
 
+#![allow(clippy::panic, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -73,6 +75,64 @@ fn the_v2_document_is_upstreams() {
     let theirs = std::fs::read(dir.join("v2.json")).expect("the goldens have v2.json");
     let theirs: Value = serde_json::from_slice(&theirs).expect("a golden is JSON");
     let ours: Value = serde_json::from_str(&v2_document()).expect("ours is JSON");
+    let mut found = Vec::new();
+    differences("", &ours, &theirs, &mut found);
+    for line in found.iter().take(60) {
+        println!("{line}");
+    }
+    assert!(found.is_empty(), "{} differences", found.len());
+}
+
+fn verbs(words: &str) -> Box<[crate::types::Name]> {
+    words.split(' ').map(|w| w.to_owned().into()).collect()
+}
+
+fn subresource(name: &str, group: &str, version: &str, kind: &str) -> crate::Subresource {
+    crate::Subresource {
+        name: name.to_owned().into(),
+        group: group.to_owned().into(),
+        version: version.to_owned().into(),
+        kind: kind.to_owned().into(),
+        states_group_version: kind == "Scale",
+        ty: None,
+        verbs: verbs("get patch update"),
+    }
+}
+
+#[test]
+fn a_custom_resources_document_is_upstreams() {
+    let Some(dir) = goldens() else { return };
+    let crd: Value = serde_json::from_str(include_str!("../testdata/crontab-crd.json")).expect("JSON");
+    let schema = crate::crd::from_json(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone());
+    let served = ServedVersion {
+        version: "v1".into(),
+        ty: TypeId(0),
+        list_ty: None,
+        verbs: verbs("create delete deletecollection get list patch update watch"),
+        subresources: Box::new([
+            subresource("scale", "autoscaling", "v1", "Scale"),
+            subresource("status", "stable.example.com", "v1", "CronTab"),
+        ]),
+        storage_version_hash: "".into(),
+    };
+    let resource = Resource {
+        group: "stable.example.com".into(),
+        plural: "crontabs".into(),
+        singular: "crontab".into(),
+        kind: "CronTab".into(),
+        list_kind: "CronTabList".into(),
+        namespaced: true,
+        short_names: Box::default(),
+        categories: Box::default(),
+        versions: Box::default(),
+        returns_deleted: false,
+        storage: None,
+    };
+    let customs = [Custom { resource: &resource, served: &served, schema: &schema }];
+    let ours = v3_custom_document("stable.example.com", "v1", &customs);
+    let ours: Value = serde_json::from_str(&ours).expect("ours is JSON");
+    let theirs = std::fs::read(dir.join("crontab.json")).expect("the goldens have crontab.json");
+    let theirs: Value = serde_json::from_slice(&theirs).expect("a golden is JSON");
     let mut found = Vec::new();
     differences("", &ours, &theirs, &mut found);
     for line in found.iter().take(60) {
