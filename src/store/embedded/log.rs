@@ -91,10 +91,14 @@ impl Log {
 
     /// A log in memory.
     pub(super) fn ephemeral() -> Result<Self, OpenError> {
+        Self::on(redb::backends::InMemoryBackend::new())
+    }
+
+    /// A log on whatever looks like a disk.
+    pub(super) fn on(disk: impl redb::StorageBackend) -> Result<Self, OpenError> {
         let mut builder = Builder::new();
         builder.set_cache_size(PAGE_CACHE_BYTES);
-        let db = builder.create_with_backend(redb::backends::InMemoryBackend::new()).map_err(database)?;
-        Self::prepare(db, None)
+        Self::prepare(builder.create_with_backend(disk).map_err(database)?, None)
     }
 
     fn prepare(db: Database, lock: Option<File>) -> Result<Self, OpenError> {

@@ -1,5 +1,8 @@
 //! The contract on disk and in memory, and what only this backend can get wrong.
 
+mod disk;
+
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
@@ -147,7 +150,7 @@ async fn crash_writer() {
 #[tokio::test]
 async fn acknowledged_writes_survive_kill() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut acknowledged = std::collections::BTreeMap::new();
+    let mut acknowledged = BTreeMap::new();
     for round in 0..5 {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "embedded::tests::crash_writer", "--nocapture"])
@@ -180,4 +183,69 @@ async fn acknowledged_writes_survive_kill() {
             assert!(is_it || kv.mod_revision > *revision, "{key}: acknowledged at {revision}, found {kv:?}");
         }
     }
+}
+
+/// The power goes at any moment between two accesses of the disk. What had not been flushed by then is there, or not, or
+/// in part; what was acknowledged is there, and nothing is there that was never written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_writes_survive_a_power_cut() {
+    let disk = disk::Disk::new(11);
+    let store =
+        EmbeddedStore::start(Log::on(disk.clone()).expect("log"), EmbeddedOptions::default()).expect("open");
+    let mut states = BTreeMap::from([(1, BTreeMap::new())]);
+    let mut state = BTreeMap::new();
+    disk.cut_power_now_and_then();
+    for i in 0..300u64 {
+        let key = format!("/{}", i % 17);
+        let expect = store.get(key.as_bytes()).await.expect("get").kv.map_or(0, |kv| kv.mod_revision);
+        let op = if expect > 0 && i % 5 == 0 {
+            state.remove(&key);
+            Op::Delete
+        } else {
+            let value = format!("{i}").repeat(i as usize % 900 + 1);
+            state.insert(key.clone(), value.clone());
+            Op::Put { value: value.into(), ttl_seconds: None }
+        };
+        let revision = must(&store, &key, expect, op).await;
+        states.insert(revision, state.clone());
+        disk.acknowledge(revision);
+        if i % 60 == 59 {
+            store.compact(revision - 10).await.expect("compact");
+        }
+    }
+    let cuts = disk.cuts();
+    assert!(cuts.len() > 50, "only {} cuts", cuts.len());
+    for (acknowledged, image) in cuts {
+        let log = Log::on(disk::Disk::of(image)).expect("a disk after a power cut can be opened");
+        let store = EmbeddedStore::start(log, EmbeddedOptions::default()).expect("open");
+        let found = store.list(ListRequest::prefix("/")).await.expect("list");
+        assert!(
+            found.revision >= acknowledged,
+            "{acknowledged} was acknowledged, {} is there",
+            found.revision
+        );
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let state: BTreeMap<_, _> = found.kvs.iter().map(|kv| (text(&kv.key), text(&kv.value))).collect();
+        assert_eq!(Some(&state), states.get(&found.revision), "at {}", found.revision);
+    }
+}
+
+/// After a failed flush nobody knows what the disk holds: no write is acknowledged any more, and everybody is told.
+#[tokio::test]
+async fn a_failed_flush_is_final() {
+    let disk = disk::Disk::new(0);
+    let store =
+        EmbeddedStore::start(Log::on(disk.clone()).expect("log"), EmbeddedOptions::default()).expect("open");
+    let revision = must(&store, "/a", 0, put("1")).await;
+    let mut watch = store.watch(b"/", revision).await.expect("watch");
+    disk.fail_flushes(true);
+    assert!(matches!(store.txn(b"/a", revision, put("2")).await, Err(StoreError::Failed(_))));
+    disk.fail_flushes(false);
+    assert!(
+        matches!(store.txn(b"/b", 0, put("1")).await, Err(StoreError::Failed(_))),
+        "it does not come back"
+    );
+    assert!(matches!(store.compact(revision).await, Err(StoreError::Failed(_))));
+    assert!(matches!(watch.next().await, Some(Err(StoreError::Failed(_)))));
+    assert_eq!(store.get(b"/a").await.expect("what was acknowledged").kv.expect("it exists").value, "1");
 }
