@@ -22,4 +22,8 @@ pub mod prune;
 pub mod strategic;
 
 #[cfg(test)]
+mod bench_tests;
+#[cfg(test)]
+mod custom_tests;
+#[cfg(test)]
 mod tests;
