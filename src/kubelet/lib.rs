@@ -30,6 +30,8 @@ pub mod config;
 pub mod container;
 pub mod context;
 pub mod directory;
+#[cfg(test)]
+mod fake_api;
 pub mod metrics;
 pub mod node;
 pub mod objects;

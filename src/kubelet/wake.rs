@@ -22,11 +22,15 @@ pub enum Cause {
     Probe = 4,
 }
 
+/// Announced ends that may wait for a worker. One that is lost is found at the next look for another reason.
+const ENDS_MAX: usize = 64;
+
 /// The knocker of one pod.
 #[derive(Debug, Default)]
 pub struct Waker {
     causes: AtomicU8,
     notify: Notify,
+    ended: Mutex<Vec<String>>,
 }
 
 impl Waker {
@@ -34,6 +38,21 @@ impl Waker {
     pub fn wake(&self, cause: Cause) {
         self.causes.fetch_or(cause as u8, Ordering::AcqRel);
         self.notify.notify_one();
+    }
+
+    /// Notes that a container or sandbox was said to have ended, and knocks.
+    pub fn wake_ended(&self, id: &str) {
+        let mut ended = self.ended.lock();
+        if ended.len() < ENDS_MAX {
+            ended.push(id.to_owned());
+        }
+        drop(ended);
+        self.wake(Cause::Runtime);
+    }
+
+    /// Takes the ends noted so far.
+    pub fn take_ended(&self) -> Vec<String> {
+        std::mem::take(&mut self.ended.lock())
     }
 
     /// Waits for a knock.
@@ -79,6 +98,13 @@ impl Wakers {
     pub fn wake(&self, uid: &str, cause: Cause) {
         if let Some(waker) = self.by_uid.lock().get(uid) {
             waker.wake(cause);
+        }
+    }
+
+    /// Knocks at one pod's worker with the end of a container of its.
+    pub fn wake_ended(&self, uid: &str, id: &str) {
+        if let Some(waker) = self.by_uid.lock().get(uid) {
+            waker.wake_ended(id);
         }
     }
 

@@ -419,7 +419,10 @@ async fn follow_runtime(context: Arc<Context>) {
                         continue;
                     }
                     if let Some(pod_uid) = context.pods.owner(&event.id) {
-                        context.wakers.wake(&pod_uid, Cause::Runtime);
+                        match event.kind {
+                            EventKind::Stopped => context.wakers.wake_ended(&pod_uid, &event.id),
+                            _ => context.wakers.wake(&pod_uid, Cause::Runtime),
+                        }
                     }
                 }
             }

@@ -15,6 +15,8 @@
 pub mod act;
 pub mod backoff;
 mod conditions;
+#[cfg(test)]
+mod life_tests;
 pub mod manager;
 pub mod manifest;
 pub mod model;

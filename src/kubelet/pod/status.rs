@@ -95,7 +95,11 @@ pub fn generate(inputs: StatusInputs<'_>) -> PodStatus {
 
 fn fill_addresses(inputs: StatusInputs<'_>, status: &mut PodStatus) {
     let StatusInputs { pod, observed, host_ips, .. } = inputs;
-    let pod_ips: Vec<String> = observed.ips().iter().filter(|ip| !ip.is_empty()).take(2).cloned().collect();
+    let mut pod_ips: Vec<String> = observed.ips().iter().filter(|ip| !ip.is_empty()).take(2).cloned().collect();
+    if observed.active_sandbox().is_none() {
+        // A pod that ended keeps the address it had. upstream: kubelet/pleg/generic.go getPodIPs
+        pod_ips = inputs.old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
+    }
     let pod_ips = if host_network(pod) { host_ips.to_vec() } else { pod_ips };
     status.pod_ip = pod_ips.first().cloned();
     status.pod_ips = (!pod_ips.is_empty()).then(|| pod_ips.into_iter().map(|ip| PodIP { ip }).collect());

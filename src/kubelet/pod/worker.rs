@@ -48,6 +48,18 @@ const RETRY: Duration = Duration::from_secs(10);
 // upstream: pkg/util/goroutinemap/exponentialbackoff
 const VOLUME_RETRY_MIN: Duration = Duration::from_millis(500);
 const VOLUME_RETRY_MAX: Duration = Duration::from_secs(122);
+/// Waits between looks for an end that was announced but is not shown yet: containerd tells the world of an exit while its
+/// own CRI service still learns of it.
+const END_LOOKS: &[Duration] = &[
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
 /// Rounds of look, decide, act before the task lets others run.
 const ROUNDS_MAX: usize = 50;
 
@@ -90,6 +102,8 @@ pub struct Worker {
     verdict: Option<(&'static str, &'static str, String)>,
     mounted: Option<Mounted>,
     volume_delay: Duration,
+    /// Ends that were announced and not seen yet, with the number of looks so far.
+    announced: HashMap<String, usize>,
     sender: StatusSender,
     seen_running: bool,
     born: std::time::Instant,
@@ -118,6 +132,7 @@ impl Worker {
             verdict: None,
             mounted: None,
             volume_delay: VOLUME_RETRY_MIN,
+            announced: HashMap::new(),
             born: std::time::Instant::now(),
         }
     }
@@ -244,6 +259,13 @@ impl Worker {
                 }
             }
         }
+        self.announced.extend(self.waker.take_ended().into_iter().map(|id| (id, 0)));
+        self.announced.retain(|id, looks| {
+            *looks += 1;
+            let alive =
+                running(id) || observed.sandboxes.iter().any(|sandbox| &sandbox.id == id && sandbox.ready);
+            alive && *looks <= END_LOOKS.len()
+        });
         self.probes.keep(running);
         for instance in observed.containers.iter().filter(|instance| instance.state == RunState::Running) {
             self.start_probes(update, &observed, instance);
@@ -308,6 +330,11 @@ impl Worker {
             .chain(self.retries.values().copied())
             .chain(self.mounted.as_ref().and_then(|mounted| mounted.refresh_at))
             .chain(self.deadline(pod))
+            .chain(
+                self.announced.values().filter_map(|looks| {
+                    Some(later(Timestamp::now(), *END_LOOKS.get(looks.checked_sub(1)?)?))
+                }),
+            )
             .min()
     }
 
