@@ -28,23 +28,28 @@ fn typed(value: &mut Value, universe: &Universe, ty: TypeId) {
 }
 
 fn typed_members(map: &mut Map, universe: &Universe, ty: &StructType) {
+    for (name, value) in map.iter_mut() {
+        if let Some(field) = ty.field(name) {
+            typed(value, universe, field.ty);
+        }
+    }
     for field in &ty.fields {
-        match map.get_mut(&field.json) {
-            Some(value) if !value.is_null() => typed(value, universe, field.ty),
-            _ => {
-                let mut value = match &field.default {
-                    Some(default) => default.clone(),
-                    None if field.pointer => continue,
-                    None => Value::Null,
-                };
-                match universe.get(field.ty) {
-                    Type::Struct(inner) if !field.pointer => typed_members(value.make_map(), universe, inner),
-                    _ => typed(&mut value, universe, field.ty),
-                }
-                if !value.is_empty() || field.default.is_some() {
-                    map.insert(field.json.as_ref(), value);
-                }
-            }
+        // Nothing comes of fields without a default but for structs held by value, which may have defaults inside.
+        let inner = match universe.get(field.ty) {
+            Type::Struct(inner) if !field.pointer => Some(inner),
+            _ => None,
+        };
+        let absent = || map.get(&field.json).is_none_or(Value::is_null);
+        if (field.default.is_none() && inner.is_none()) || !absent() {
+            continue;
+        }
+        let mut value = field.default.clone().unwrap_or_default();
+        match inner {
+            Some(inner) => typed_members(value.make_map(), universe, inner),
+            None => typed(&mut value, universe, field.ty),
+        }
+        if !value.is_empty() || field.default.is_some() {
+            map.insert(field.json.as_ref(), value);
         }
     }
 }

@@ -24,6 +24,8 @@ pub mod strategic;
 #[cfg(test)]
 mod bench_tests;
 #[cfg(test)]
+mod corpus_tests;
+#[cfg(test)]
 mod custom_tests;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use super::shape::{Form, Keys, Shape, check_scalar, item_element, member};
 
 /// Everything wrong, in upstream's words; `duplicates` says whether list items may share a name.
 pub(super) fn check(value: &Value, shape: Shape, duplicates: bool) -> Result<(), String> {
-    let mut checker = Checker { path: String::new(), errors: Vec::new(), duplicates };
+    let mut checker = Checker { path: Vec::new(), errors: Vec::new(), duplicates };
     checker.node(value, shape);
     match checker.errors.as_slice() {
         [] => Ok(()),
@@ -19,26 +19,29 @@ pub(super) fn check(value: &Value, shape: Shape, duplicates: bool) -> Result<(),
     }
 }
 
-struct Checker {
-    path: String,
+struct Checker<'v> {
+    path: Vec<Step<'v>>,
     errors: Vec<String>,
     duplicates: bool,
 }
 
-impl Checker {
+/// A step of the path, rendered only for an error.
+enum Step<'v> {
+    Member(&'v str),
+    Item(PathElement),
+}
+
+impl<'v> Checker<'v> {
     fn error(&mut self, message: &str) {
-        let path = &self.path;
+        let steps = self.path.iter().map(|step| match step {
+            Step::Member(name) => format!(".{name}"),
+            Step::Item(item) => item.to_string(),
+        });
+        let path: String = steps.collect();
         self.errors.push(if path.is_empty() { message.into() } else { format!("{path}: {message}") });
     }
 
-    fn below(&mut self, step: &str, visit: impl FnOnce(&mut Checker)) {
-        let len = self.path.len();
-        self.path.push_str(step);
-        visit(self);
-        self.path.truncate(len);
-    }
-
-    fn node(&mut self, value: &Value, shape: Shape) {
+    fn node(&mut self, value: &'v Value, shape: Shape) {
         match (shape.form(value), value) {
             (Form::Scalar(expected), value) => {
                 if let Err(message) = check_scalar(expected, value) {
@@ -53,10 +56,12 @@ impl Checker {
             (Form::Object { fields, element, .. }, Value::Map(map)) => {
                 for (name, value) in map.iter() {
                     let shape = member(fields, element, name);
-                    self.below(&format!(".{name}"), |checker| match shape {
-                        Some(shape) => checker.node(value, shape),
-                        None => checker.error("field not declared in schema"),
-                    });
+                    self.path.push(Step::Member(name));
+                    match shape {
+                        Some(shape) => self.node(value, shape),
+                        None => self.error("field not declared in schema"),
+                    }
+                    self.path.pop();
                     // Upstream stops at the first one; the others would follow from it.
                     if shape.is_none() {
                         break;
@@ -69,7 +74,7 @@ impl Checker {
         }
     }
 
-    fn items(&mut self, items: &[Value], keys: Keys, element: Shape) {
+    fn items(&mut self, items: &'v [Value], keys: Keys, element: Shape) {
         let mut seen = BTreeSet::new();
         for (index, item) in items.iter().enumerate() {
             let name = match keys {
@@ -82,11 +87,12 @@ impl Checker {
                     }
                 },
             };
-            let step = name.to_string();
-            if !matches!(keys, Keys::Atomic) && !seen.insert(name) && !self.duplicates {
-                self.error(&format!("duplicate entries for key {step}"));
+            if !self.duplicates && !matches!(keys, Keys::Atomic) && !seen.insert(name.clone()) {
+                self.error(&format!("duplicate entries for key {name}"));
             }
-            self.below(&step, |checker| checker.node(item, element));
+            self.path.push(Step::Item(name));
+            self.node(item, element);
+            self.path.pop();
         }
     }
 }
