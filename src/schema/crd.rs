@@ -1,13 +1,16 @@
-//! Custom resources: from the OpenAPI schema of a CustomResourceDefinition version to the same type graph that built-ins have.
+//! Custom resources: from the OpenAPI schema of a CustomResourceDefinition version to the same type graph
+//! that built-ins have.
 //!
-//! Owns: reading a structural `JSONSchemaProps` tree (as `copepod-codec` decodes it) into a [`Universe`] of its own, with the
-//! implied `apiVersion`, `kind` and `metadata`, the list kind, and per position the [`Constraints`] that validation asks.
-//! Does not: check that a schema is structural (the CustomResourceDefinition's validation does), validate or default objects.
+//! Owns: reading a structural `JSONSchemaProps` tree (as `copepod-codec` decodes it) into a [`Universe`] of
+//! its own, with the implied `apiVersion`, `kind` and `metadata`, the list kind, and per position the
+//! [`Constraints`] that validation asks. Does not: check that a schema is structural (the
+//! CustomResourceDefinition's validation does), validate or default objects.
 //!
-//! Every position of the schema has a type of its own, so that [`Universe::constraints`] can be asked by [`TypeId`]; the
-//! types of object metadata are copies of the built-in ones.
+//! Every position of the schema has a type of its own, so that [`Universe::constraints`] can be asked by
+//! [`TypeId`]; the types of object metadata are copies of the built-in ones.
 //!
-//! How it fails: [`CrdError`] names the field of the schema that cannot be read; the caller refuses the definition.
+//! How it fails: [`CrdError`] names the field of the schema that cannot be read; the caller refuses the
+//! definition.
 
 use std::collections::HashMap;
 
@@ -18,7 +21,8 @@ use crate::types::{
 };
 use crate::universe::Universe;
 
-/// How deep a schema may nest; upstream's decoder stops far later, its structural checks make deeper ones useless.
+/// How deep a schema may nest; upstream's decoder stops far later, its structural checks make deeper ones
+/// useless.
 const DEPTH_MAX: usize = 128;
 
 /// Why a schema could not be read. The definition has to be changed by its author.

@@ -1,12 +1,14 @@
 //! Reader of the packed facts: the binary form of `api/` that `build/` writes.
 //!
-//! Owns: the format's reading half. Nothing is parsed at start: a type is decoded when a [`crate::Universe`] first needs it,
-//! the resource table when it is first asked for. Names stay slices of the blob.
+//! Owns: the format's reading half. Nothing is parsed at start: a type is decoded when a [`crate::Universe`]
+//! first needs it, the resource table when it is first asked for. Names stay slices of the blob.
 //!
-//! The blob is a product of our own build, checked by it; a malformed one is a bug, so reading asserts instead of failing.
+//! The blob is a product of our own build, checked by it; a malformed one is a bug, so reading asserts
+//! instead of failing.
 //!
-//! Layout (little-endian): a header of `u32`s ([`Header`]), the strings, then records. Inside records: numbers are varints, a
-//! string is offset and length in the string region, a list is its length and its elements.
+//! Layout (little-endian): a header of `u32`s ([`Header`]), the strings, then records. Inside records:
+//! numbers are varints, a string is offset and length in the string region, a list is its length and its
+//! elements.
 
 use std::sync::LazyLock;
 

@@ -1,7 +1,8 @@
-//! The resources that upstream serves by default: names, versions, verbs, subresources, and how each is stored.
+//! The resources that upstream serves by default: names, versions, verbs, subresources, and how each is
+//! stored.
 //!
-//! One table feeds routes, discovery, OpenAPI and storage keys. Custom resources and aggregated APIs are not here; their
-//! owners make the same [`Resource`] rows at run time.
+//! One table feeds routes, discovery, OpenAPI and storage keys. Custom resources and aggregated APIs are not
+//! here; their owners make the same [`Resource`] rows at run time.
 
 use crate::types::{Name, TypeId};
 

@@ -245,8 +245,9 @@ fn functions(file: &str) -> Vec<Function> {
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Every hand-written defaulting and conversion function of upstream is accounted for in `api/conversions-status.json`: by
-/// the facts, by code (which cites it), by nothing (with the reason), or as missing. What is missing is printed.
+/// Every hand-written defaulting and conversion function of upstream is accounted for in
+/// `api/conversions-status.json`: by the facts, by code (which cites it), by nothing (with the reason), or as
+/// missing. What is missing is printed.
 #[test]
 fn upstreams_functions_are_accounted_for() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -274,7 +275,8 @@ fn upstreams_functions_are_accounted_for() {
     println!("{} of {} missing: {}", missing.len(), status.len(), missing.join(", "));
 }
 
-/// Where upstream's own storage test expects an object of each resource (`hack/upstream`, `goldens etcd-paths`).
+/// Where upstream's own storage test expects an object of each resource (`hack/upstream`, `goldens
+/// etcd-paths`).
 #[test]
 fn storage_paths_are_upstreams() {
     #[derive(serde::Deserialize)]

@@ -1,12 +1,14 @@
 //! The type graph's data model: what one type, one field, one list is.
 //!
-//! One model serves the built-in kinds (read from `api/`, names borrowed from the packed blob) and custom resources
-//! (built at run time from their OpenAPI schemas, names owned). It describes; it decodes, defaults and validates nothing.
+//! One model serves the built-in kinds (read from `api/`, names borrowed from the packed blob) and custom
+//! resources (built at run time from their OpenAPI schemas, names owned). It describes; it decodes, defaults
+//! and validates nothing.
 //!
 //! Invariants:
 //! * a [`TypeId`] is only meaningful together with the [`crate::Universe`] that gave it;
-//! * [`StructType::fields`] is in the order in which Go's JSON encoder writes them, members of JSON-inlined structs in
-//!   place; [`StructType::proto`] is the same fields in protobuf order, nested where Go nests a message;
+//! * [`StructType::fields`] is in the order in which Go's JSON encoder writes them, members of JSON-inlined
+//!   structs in place; [`StructType::proto`] is the same fields in protobuf order, nested where Go nests a
+//!   message;
 //! * map keys are always strings.
 
 use std::borrow::Cow;
@@ -33,7 +35,8 @@ pub enum Type {
     Scalar(Scalar),
     /// A type with a hand-written wire form.
     Special(Special),
-    /// Arbitrary JSON, kept as it is (custom resources: `x-kubernetes-preserve-unknown-fields` without properties).
+    /// Arbitrary JSON, kept as it is (custom resources: `x-kubernetes-preserve-unknown-fields` without
+    /// properties).
     Any,
 }
 
@@ -126,8 +129,8 @@ pub struct ProtoEntry {
 pub enum ProtoMember {
     /// `fields[index]`
     Field(u16),
-    /// A JSON-inlined struct: a nested message whose members are fields of the same [`StructType`]. Go embeds it by value,
-    /// so it is written even when empty, unless `pointer`.
+    /// A JSON-inlined struct: a nested message whose members are fields of the same [`StructType`]. Go embeds
+    /// it by value, so it is written even when empty, unless `pointer`.
     Inline {
         /// The nested message's own layout.
         entries: Box<[ProtoEntry]>,
@@ -155,16 +158,18 @@ pub struct Field {
     pub patch_strategy: PatchStrategy,
     /// Merge key of strategic merge patch, for lists of objects.
     pub patch_merge_key: Option<Name>,
-    /// On the field itself: `x-kubernetes-map-type: atomic` (its type need not be atomic), or a list stated to be atomic.
+    /// On the field itself: `x-kubernetes-map-type: atomic` (its type need not be atomic), or a list stated
+    /// to be atomic.
     pub atomic: bool,
     /// In OpenAPI's `required`.
     pub required: bool,
     /// Custom resources: `nullable`.
     pub nullable: bool,
-    /// The value which defaulting ALWAYS gives when the field is absent (nil for pointers, slices and maps; zero for
-    /// others). Conditional defaults are code in `kinds`.
+    /// The value which defaulting ALWAYS gives when the field is absent (nil for pointers, slices and maps;
+    /// zero for others). Conditional defaults are code in `kinds`.
     pub default: Option<Value>,
-    /// Allowed values of the field, or of a list's elements. Facts of the OpenAPI document; validation is not implied.
+    /// Allowed values of the field, or of a list's elements. Facts of the OpenAPI document; validation is not
+    /// implied.
     pub enum_values: Option<Box<[Name]>>,
     /// OpenAPI format (`int32`, `int64`, `double`, `byte`, `date-time`, ...).
     pub format: Option<Name>,

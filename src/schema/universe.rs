@@ -1,9 +1,10 @@
 //! A universe: types that refer to each other by index, and the ways to find one.
 //!
-//! Owns the types. Built-in types are decoded from the packed facts one at a time, when first asked for, so that a start
-//! pays for nothing it does not use. A custom resource's universe is built whole.
+//! Owns the types. Built-in types are decoded from the packed facts one at a time, when first asked for, so
+//! that a start pays for nothing it does not use. A custom resource's universe is built whole.
 //!
-//! Invariant: a [`TypeId`] handed out by a universe is valid for as long as the universe lives; types never change.
+//! Invariant: a [`TypeId`] handed out by a universe is valid for as long as the universe lives; types never
+//! change.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, OnceLock};
@@ -106,8 +107,8 @@ impl Universe {
         self.slots.is_empty()
     }
 
-    /// True for a custom resource's universe: values keep nulls and everything the schema allows, fields are written in key
-    /// order, nothing is left out for being empty.
+    /// True for a custom resource's universe: values keep nulls and everything the schema allows, fields are
+    /// written in key order, nothing is left out for being empty.
     pub fn is_unstructured(&self) -> bool {
         matches!(self.source, Source::Built { .. })
     }

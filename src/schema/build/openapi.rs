@@ -1,7 +1,9 @@
-//! Renders every type as upstream's OpenAPI v3 documents show it, and packs the texts, compressed, one chunk per package.
+//! Renders every type as upstream's OpenAPI v3 documents show it, and packs the texts, compressed, one chunk
+//! per package.
 //!
-//! Layout: `u32` count; per package `u16` name length, name, `u32` offset, `u32` length; then the chunks, offsets from their
-//! start. A chunk is deflated; inflated it is, per type, `u16` name length, name, `u32` length, JSON.
+//! Layout: `u32` count; per package `u16` name length, name, `u32` offset, `u32` length; then the chunks,
+//! offsets from their start. A chunk is deflated; inflated it is, per type, `u16` name length, name, `u32`
+//! length, JSON.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -318,8 +318,8 @@ fn split_gvk(text: &str) -> Gvk {
     (parts[0].into(), parts[1].into(), parts[2].into())
 }
 
-/// The kind of its own, if a type has one: that of an API group before `meta.k8s.io`'s (Status), the newest of
-/// `meta.k8s.io` (Table); none for types registered in every group (DeleteOptions).
+/// The kind of its own, if a type has one: that of an API group before `meta.k8s.io`'s (Status), the newest
+/// of `meta.k8s.io` (Table); none for types registered in every group (DeleteOptions).
 fn own_gvk(gvks: &[String]) -> Option<Gvk> {
     let (meta, groups): (Vec<&String>, Vec<&String>) =
         gvks.iter().partition(|g| g.starts_with("meta.k8s.io/"));

@@ -1,5 +1,5 @@
-//! Collects the descriptions of types and fields: those that the `k8s-openapi` crate carries, and for what it lacks (list
-//! kinds, query options, enum values) those of `api/texts.json`.
+//! Collects the descriptions of types and fields: those that the `k8s-openapi` crate carries, and for what it
+//! lacks (list kinds, query options, enum values) those of `api/texts.json`.
 
 use k8s_openapi::schemars::SchemaGenerator;
 use k8s_openapi::schemars::generate::SchemaSettings;

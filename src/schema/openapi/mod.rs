@@ -1,9 +1,9 @@
 //! OpenAPI documents of the built-in API, rendered when asked for and not kept.
 //!
-//! Owns: OpenAPI v3, one document per group-version and per discovery root, and the one v2 document, equal to upstream's
-//! (`tests.rs` compares with a running server's, without exceptions). Schemas come compressed out of the build; paths are
-//! made from the resource table.
-//! Does not: cache, negotiate, compute ETags over rendered bytes (documents change only with the build: see [`version_hash`]).
+//! Owns: OpenAPI v3, one document per group-version and per discovery root, and the one v2 document, equal to
+//! upstream's (`tests.rs` compares with a running server's, without exceptions). Schemas come compressed out
+//! of the build; paths are made from the resource table. Does not: cache, negotiate, compute ETags over
+//! rendered bytes (documents change only with the build: see [`version_hash`]).
 
 mod custom;
 mod paths;
@@ -78,8 +78,8 @@ fn paths_of(schemas: &mut Schemas, path: &str) -> Option<BTreeMap<String, Value>
     }
 }
 
-/// A name for the present state of all built-in documents, for the `hash` of the v3 index and for ETags: they change only
-/// with the build.
+/// A name for the present state of all built-in documents, for the `hash` of the v3 index and for ETags: they
+/// change only with the build.
 pub fn version_hash() -> &'static str {
     packed::FACTS_HASH
 }

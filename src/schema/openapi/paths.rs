@@ -1,6 +1,8 @@
-//! The paths of a group-version: every operation of every resource, with upstream's words, ids and parameters.
+//! The paths of a group-version: every operation of every resource, with upstream's words, ids and
+//! parameters.
 //!
-//! upstream: apiserver/pkg/endpoints/installer.go registerResourceHandlers, apiserver/pkg/endpoints/openapi/openapi.go
+//! upstream: apiserver/pkg/endpoints/installer.go registerResourceHandlers,
+//! apiserver/pkg/endpoints/openapi/openapi.go
 
 use std::collections::BTreeMap;
 
@@ -28,7 +30,8 @@ const PATCH_MEDIA: [&str; 4] = [
 const TEXT_SUBRESOURCES: [(&str, &str, &str, &str); 1] =
     [("", "pods", "log", "io.k8s.api.core.v1.PodLogOptions")];
 
-/// What is known of a type's name for a kind: the part of the document that differs between built-ins and custom resources.
+/// What is known of a type's name for a kind: the part of the document that differs between built-ins and
+/// custom resources.
 pub(super) trait TypeNames {
     /// The published name of a kind's type.
     fn type_name(&self, group: &str, version: &str, kind: &str) -> Option<String>;

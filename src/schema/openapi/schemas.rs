@@ -1,4 +1,5 @@
-//! The published schema of each built-in type, as text, inflated package by package while one document is rendered.
+//! The published schema of each built-in type, as text, inflated package by package while one document is
+//! rendered.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

@@ -1,7 +1,7 @@
 //! Our documents against those of a running upstream server.
 //!
-//! The goldens are 11 MB and not kept here: `hack/upstream/openapi-goldens DIR` asks an upstream server for them. Without
-//! `COPEPOD_OPENAPI_GOLDENS` the comparison is skipped, and says so.
+//! The goldens are 11 MB and not kept here: `hack/upstream/openapi-goldens DIR` asks an upstream server for
+//! them. Without `COPEPOD_OPENAPI_GOLDENS` the comparison is skipped, and says so.
 
 #![allow(clippy::panic, reason = "a test fails by panicking")]
 
@@ -139,4 +139,41 @@ fn a_custom_resources_document_is_upstreams() {
         println!("{line}");
     }
     assert!(found.is_empty(), "{} differences", found.len());
+}
+
+/// `cargo test --release -p copepod-schema measure -- --ignored --nocapture`
+#[test]
+#[ignore = "prints measurements"]
+fn measure() {
+    let time = |what: &str, work: &dyn Fn() -> usize| {
+        let start = std::time::Instant::now();
+        let got = work();
+        println!("{what}: {:?}, {got}", start.elapsed());
+    };
+    time("resource table, first use", &|| packed::resources().len());
+    time("Pod and its closure, first use", &|| {
+        let universe = Universe::builtin();
+        let mut wanted = vec![packed::find_gvk("", "v1", "Pod").expect("Pod")];
+        let mut seen = BTreeSet::new();
+        while let Some(id) = wanted.pop() {
+            if seen.insert(id) {
+                match universe.get(id) {
+                    crate::Type::Struct(s) => wanted.extend(s.fields.iter().map(|f| f.ty)),
+                    crate::Type::List(l) => wanted.push(l.elem),
+                    crate::Type::Map(m) => wanted.push(m.value),
+                    _ => {}
+                }
+            }
+        }
+        seen.len()
+    });
+    time("all types", &|| {
+        let universe = Universe::builtin();
+        (0..universe.len() as u32).for_each(|i| _ = universe.get(TypeId(i)));
+        universe.len()
+    });
+    time("v3 api/v1", &|| v3_document("api/v1").map_or(0, |d| d.len()));
+    time("v3 apis/apps/v1", &|| v3_document("apis/apps/v1").map_or(0, |d| d.len()));
+    time("v3, all documents", &|| v3_paths().iter().filter_map(|p| v3_document(p)).map(|d| d.len()).sum());
+    time("v2", &|| v2_document().len());
 }

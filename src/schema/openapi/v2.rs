@@ -1,8 +1,8 @@
 //! The OpenAPI v2 document: all paths and types in one, for clients older than v3.
 //!
-//! Made from the same paths and schemas as v3, one v3 document after the other, and rewritten: bodies and answers become
-//! `consumes`, `produces` and parameters, defaults go, a reference keeps what stands beside it, and parameters that say
-//! nothing of one kind are shared.
+//! Made from the same paths and schemas as v3, one v3 document after the other, and rewritten: bodies and
+//! answers become `consumes`, `produces` and parameters, defaults go, a reference keeps what stands beside
+//! it, and parameters that say nothing of one kind are shared.
 //!
 //! upstream: kube-openapi/pkg/builder/parameters.go, kube-openapi/pkg/handler/default_pruning.go
 
@@ -166,7 +166,8 @@ fn operation(operation: &Value, shared: &mut BTreeMap<String, Value>) -> Value {
         Some(content) if content.contains_key(PATCHES[0]) => {
             PATCHES.into_iter().filter(|media| content.contains_key(*media)).collect()
         }
-        // As upstream's document says: the keys of service accounts take nothing, discovery takes what it gives.
+        // As upstream's document says: the keys of service accounts take nothing, discovery takes what it
+        // gives.
         None if out["responses"]["200"]["schema"]["type"] == "string" && !is_action(operation) => Vec::new(),
         None if !is_action(operation) => produces.clone(),
         _ => vec!["*/*"],
@@ -224,7 +225,8 @@ fn body(body: &Value, shared: &mut BTreeMap<String, Value>) -> Value {
     share("body", &text, out, shared)
 }
 
-/// A query or path parameter: what says nothing of one kind is shared, but for two that old clients look for in place.
+/// A query or path parameter: what says nothing of one kind is shared, but for two that old clients look for
+/// in place.
 fn parameter(parameter: &Value, shared: &mut BTreeMap<String, Value>) -> Value {
     let text = |key: &str| parameter[key].as_str().unwrap_or("");
     let (name, place, kind) =
