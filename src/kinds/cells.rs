@@ -85,6 +85,9 @@ pub fn selector(selector: &Value) -> String {
     match copepod_meta::LabelSelector::from_value(selector) {
         Err(_) => "<error>".into(),
         Ok(parsed) if parsed.is_empty() => NONE.into(),
-        Ok(parsed) => parsed.to_string(),
+        Ok(parsed) => match parsed.to_string() {
+            text if text.is_empty() => NONE.into(),
+            text => text,
+        },
     }
 }

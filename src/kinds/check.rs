@@ -133,6 +133,19 @@ impl<'v, 'p> At<'v, 'p> {
         error.value = Some(printed);
         e.push(error);
     }
+    /// "Invalid value" of what a Go pointer (or slice) shows: `null` when absent.
+    pub fn invalid_pointer(&self, e: &mut ErrorList, detail: impl Into<String>) {
+        match self.value {
+            Value::Null => self.invalid_printed(e, "null".into(), detail),
+            _ => self.invalid(e, detail),
+        }
+    }
+    /// "Invalid value" that shows no value. upstream: field.OmitValueType
+    pub fn invalid_omitted(&self, e: &mut ErrorList, detail: impl Into<String>) {
+        let mut error = FieldError::invalid_str(&self.path, "", detail);
+        error.value = None;
+        e.push(error);
+    }
     /// One "Invalid value" a message.
     pub fn invalid_each<M: Into<String>>(&self, e: &mut ErrorList, messages: impl IntoIterator<Item = M>) {
         for message in messages {
@@ -224,6 +237,40 @@ impl<'v, 'p> At<'v, 'p> {
     pub fn one_of(&self, e: &mut ErrorList, allowed: &[&str]) {
         if !allowed.contains(&self.str()) {
             self.not_supported(e, allowed);
+        }
+    }
+    /// Must equal `old`; a Go pointer.
+    pub fn immutable_pointer(&self, e: &mut ErrorList, old: &Value) {
+        if !crate::equality::same(self.value, old) || self.value.is_null() != old.is_null() {
+            self.invalid_pointer(e, IMMUTABLE);
+        }
+    }
+    /// Must equal `old`; printed as upstream's internal type.
+    pub fn immutable_internal(&self, e: &mut ErrorList, old: &Value, wire: &str, internal: &str) {
+        if !crate::equality::same_as(self.value, old, wire) {
+            let printed = match self.value {
+                Value::Null => "null".into(),
+                value => crate::print::internal(value, internal),
+            };
+            self.invalid_printed(e, printed, IMMUTABLE);
+        }
+    }
+    /// Must be a domain and a path, `acme.io/foo`. upstream: IsDomainPrefixedPath
+    pub fn domain_prefixed_path(&self, e: &mut ErrorList) {
+        if self.str().is_empty() {
+            return self.required(e, "");
+        }
+        let (host, path) = match self.str().split_once('/') {
+            Some((host, path)) if !host.is_empty() && !path.is_empty() => (host, path),
+            _ => return self.invalid(e, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+        };
+        for message in names::dns1123_subdomain(host) {
+            self.invalid_str(e, host, message);
+        }
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&c);
+        if !path.bytes().all(allowed) {
+            let regex = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+            self.invalid_str(e, path, regex);
         }
     }
     /// Must equal `old`. upstream: apimachinery/pkg/api/validation ValidateImmutableField

@@ -25,6 +25,7 @@ pub mod table;
 mod testing;
 
 mod apps;
+mod batch;
 mod certificates;
 mod coordination;
 mod core;

@@ -1,7 +1,7 @@
 //! The table of kinds that have something to say beyond their facts. The one place where a kind's file is named.
 
 use crate::strategy::Strategy;
-use crate::{apps, coordination, core, discovery, rbac, scheduling};
+use crate::{apps, batch, coordination, core, discovery, rbac, scheduling};
 
 /// A row: names, hub version, whether validation is complete, behaviour.
 pub struct Entry {
@@ -59,6 +59,8 @@ pub static ROWS: &[Entry] = &[
     full("apps", "daemonsets", "v1", &apps::daemon_set::DaemonSet),
     full("apps", "statefulsets", "v1", &apps::stateful_set::StatefulSet),
     full("apps", "controllerrevisions", "v1", &apps::controller_revision::ControllerRevision),
+    full("batch", "jobs", "v1", &batch::job::Job),
+    full("batch", "cronjobs", "v1", &batch::cron_job::CronJob),
     full("coordination.k8s.io", "leases", "v1", &coordination::lease::Lease),
     full("discovery.k8s.io", "endpointslices", "v1", &discovery::endpoint_slice::EndpointSlice),
     full("rbac.authorization.k8s.io", "roles", "v1", &rbac::role::Role),

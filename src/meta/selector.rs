@@ -63,6 +63,19 @@ impl Requirement {
         if let Some(bad) = first_of(names::qualified_name(&key)) {
             return Err(ParseError(FieldError::invalid_str(&root, &key, bad).to_string()));
         }
+        let wrong = match operator {
+            Operator::In | Operator::NotIn if values.is_empty() => {
+                "for 'in', 'notin' operators, values set can't be empty"
+            }
+            Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
+                "values set must be empty for exists and does not exist"
+            }
+            _ => "",
+        };
+        if !wrong.is_empty() {
+            let values: Value = values.into_iter().map(Value::from).collect::<Vec<_>>().into();
+            return Err(ParseError(FieldError::invalid(&Path::new("values"), &values, wrong).to_string()));
+        }
         if matches!(operator, Operator::GreaterThan | Operator::LessThan) {
             for (i, v) in values.iter().enumerate().filter(|(_, v)| v.parse::<i64>().is_err()) {
                 let path = Path::new("values");

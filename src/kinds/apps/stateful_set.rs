@@ -47,8 +47,8 @@ fn default(object: &mut Value) {
         fill_nil(template.make(&["spec"]), "volumeMode", "Filesystem");
         fill(template.make(&["status"]), "phase", "Pending");
         // upstream: Convert_apps_StatefulSetSpec_To_v1_StatefulSetSpec
-        fill(template, "apiVersion", "v1");
-        fill(template, "kind", "PersistentVolumeClaim");
+        template.set(&["apiVersion"], "v1");
+        template.set(&["kind"], "PersistentVolumeClaim");
     }
 }
 

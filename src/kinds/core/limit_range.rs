@@ -130,14 +130,15 @@ fn one_resource(item: At, name: &str, pod: bool, e: &mut ErrorList) {
     let amount = |at: &At| at.map().get(name).map(quantity);
     let (max, min, ratio) = (amount(max_at), amount(min_at), amount(ratio_at));
     let (default, request) = if pod { (None, None) } else { (amount(default_at), amount(request_at)) };
-    let mut above = |a: &Option<Quantity>, b: &Option<Quantity>, at: &At, shown: &Option<Quantity>, what: [&str; 2]| {
-        if let (Some(a), Some(b), Some(shown)) = (a, b, shown)
-            && a > b
-        {
-            let message = format!("{} {a} is greater than {} {b}", what[0], what[1]);
-            at.key(name).invalid_str(e, &shown.to_string(), message);
-        }
-    };
+    let mut above =
+        |a: &Option<Quantity>, b: &Option<Quantity>, at: &At, shown: &Option<Quantity>, what: [&str; 2]| {
+            if let (Some(a), Some(b), Some(shown)) = (a, b, shown)
+                && a > b
+            {
+                let message = format!("{} {a} is greater than {} {b}", what[0], what[1]);
+                at.key(name).invalid_str(e, &shown.to_string(), message);
+            }
+        };
     above(&min, &max, min_at, &min, ["min value", "max value"]);
     above(&min, &request, request_at, &request, ["min value", "default request value"]);
     above(&request, &max, request_at, &request, ["default request value", "max value"]);
@@ -157,7 +158,8 @@ fn one_resource(item: At, name: &str, pod: bool, e: &mut ErrorList) {
         && !resources::is_overcommit_allowed(name)
         && default != request
     {
-        let message = format!("default value {default} must equal to defaultRequest value {request} in {name}");
+        let message =
+            format!("default value {default} must equal to defaultRequest value {request} in {name}");
         request_at.key(name).invalid_str(e, &request.to_string(), message);
     }
 }

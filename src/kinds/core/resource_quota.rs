@@ -17,7 +17,8 @@ pub struct ResourceQuota;
 /// `resourcequotas/status`
 pub struct ResourceQuotaStatus;
 
-const COMPUTE: [&str; 6] = ["cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
+const COMPUTE: [&str; 6] =
+    ["cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
 
 fn default(quota: &mut Value) {
     for path in [["spec", "hard"], ["status", "hard"], ["status", "used"]] {
@@ -146,9 +147,11 @@ fn is_scope(scope: &str) -> bool {
 /// upstream: IsResourceQuotaScopeValidForResource
 fn applies(scope: &str, resource: &str) -> bool {
     match scope {
-        "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => {
-            resource == "pods" || COMPUTE.contains(&resource)
-        }
+        "Terminating"
+        | "NotTerminating"
+        | "NotBestEffort"
+        | "PriorityClass"
+        | "CrossNamespacePodAffinity" => resource == "pods" || COMPUTE.contains(&resource),
         "BestEffort" => resource == "pods",
         "VolumeAttributesClass" => matches!(resource, "persistentvolumeclaims" | "requests.storage"),
         _ => true,
@@ -194,7 +197,8 @@ fn scope_selector(spec: At, hard: At, e: &mut ErrorList) {
     for requirement in list.value.list_at(&[]) {
         let scope = requirement.str_at(&["scopeName"]);
         // Reported at the list, without an index.
-        let (scope_at, operator_at, values_at) = (list.get("scopeName"), list.get("operator"), list.get("values"));
+        let (scope_at, operator_at, values_at) =
+            (list.get("scopeName"), list.get("operator"), list.get("values"));
         if !is_scope(scope) {
             scope_at.invalid_str(e, scope, "unsupported scope");
         }
@@ -203,18 +207,23 @@ fn scope_selector(spec: At, hard: At, e: &mut ErrorList) {
             list.invalid_printed(e, printed, "unsupported scope applied to resource");
         }
         let text = requirement.str_at(&["operator"]);
-        let only_exists =
-            matches!(scope, "BestEffort" | "NotBestEffort" | "Terminating" | "NotTerminating" | "CrossNamespacePodAffinity");
+        let only_exists = matches!(
+            scope,
+            "BestEffort" | "NotBestEffort" | "Terminating" | "NotTerminating" | "CrossNamespacePodAffinity"
+        );
         if only_exists && text != "Exists" {
             operator_at.invalid_str(e, text, EXISTS);
         }
         let values = requirement.get("values");
         match text {
-            "In" | "NotIn" if values.is_empty() => values_at
-                .required(e, "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"),
-            "Exists" | "DoesNotExist" if !values.is_empty() => values_at
-                .with(values)
-                .invalid(e, "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"),
+            "In" | "NotIn" if values.is_empty() => values_at.required(
+                e,
+                "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+            ),
+            "Exists" | "DoesNotExist" if !values.is_empty() => values_at.with(values).invalid(
+                e,
+                "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
+            ),
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             _ => operator_at.invalid_str(e, text, "not a valid selector operator"),
         }

@@ -63,10 +63,7 @@ fn cluster(role: &Value, old: Option<&Value>, e: &mut ErrorList) {
     }
     for selector in selectors.items() {
         metadata::label_selector(selector, invalid_values, e);
-        let wanting = |x: &Value| matches!(x.str_at(&["operator"]), "In" | "NotIn") && x.get("values").is_empty();
-        if copepod_meta::LabelSelector::from_value(selector.value).is_err()
-            || selector.value.list_at(&["matchExpressions"]).iter().any(wanting)
-        {
+        if copepod_meta::LabelSelector::from_value(selector.value).is_err() {
             // Upstream prints the selector that it could not make.
             selector.invalid_printed(e, "null".into(), "invalid label selector.");
         }

@@ -161,7 +161,14 @@ var strategies = map[schema.GroupKind]strategy{
 // Internal types besides core's that upstream prints in messages.
 var extraInternal = []reflect.Type{
 	reflect.TypeOf(batch.JobSpec{}),
+	reflect.TypeOf(batch.JobStatus{}),
+	reflect.TypeOf(core.PersistentVolumeSpec{}),
+	reflect.TypeOf(core.PersistentVolumeClaimSpec{}),
+	reflect.TypeOf(core.PersistentVolumeClaimStatus{}),
 	reflect.TypeOf(networking.IngressSpec{}),
+	reflect.TypeOf(networking.IngressClassSpec{}),
+	reflect.TypeOf(networking.ServiceCIDRSpec{}),
+	reflect.TypeOf(networking.IPAddressSpec{}),
 	reflect.TypeOf(networking.NetworkPolicySpec{}),
 	reflect.TypeOf(rbac.RoleRef{}),
 	reflect.TypeOf(apps.DeploymentSpec{}),
