@@ -1,7 +1,8 @@
-//! Objects of every kind, filled by upstream's fuzzers and encoded by upstream's encoders: each form goes into the tree and out in
-//! every form, byte for byte.
+//! Objects of every kind, filled by upstream's fuzzers and encoded by upstream's encoders: each form goes
+//! into the tree and out in every form, byte for byte.
 //!
-//! Made by `cd hack/upstream && go run ./cmd/corpus -out ../../target/corpus -n 20`; `COPEPOD_CORPUS` names another place.
+//! Made by `cd hack/upstream && go run ./cmd/corpus -out ../../target/corpus -n 20`; `COPEPOD_CORPUS` names
+//! another place.
 
 use std::path::{Path, PathBuf};
 
@@ -72,8 +73,8 @@ fn holds(value: &Value, test: fn(&Value) -> bool) -> bool {
         }
 }
 
-/// What a form cannot say, and so cannot be asked to keep: JSON leaves out empty bytes that protobuf has; YAML brings the
-/// members of verbatim JSON into another order.
+/// What a form cannot say, and so cannot be asked to keep: JSON leaves out empty bytes that protobuf has;
+/// YAML brings the members of verbatim JSON into another order.
 fn lost_on_the_way(from: Media, to: Media, truth: &Value) -> bool {
     let empty_bytes = |v: &Value| matches!(v, Value::Bytes(b) if b.is_empty());
     match (from, to) {

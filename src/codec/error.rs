@@ -1,6 +1,8 @@
-//! Why bytes could not become a tree, or a tree bytes. The texts are upstream's; the HTTP edge puts them into a `Status`.
+//! Why bytes could not become a tree, or a tree bytes. The texts are upstream's; the HTTP edge puts them into
+//! a `Status`.
 
-/// Bytes that are no object. All variants are the sender's fault and end as 400, except that `UnsupportedMediaType` is 415's.
+/// Bytes that are no object. All variants are the sender's fault and end as 400, except that
+/// `UnsupportedMediaType` is 415's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// `apiVersion` and `kind` could not be read: no JSON at all, no object, or one of the two is no text.

@@ -1,9 +1,11 @@
 //! Round the bodies: what makes a body an answer, a list item, a watch event. Nothing here copies a body.
 //!
-//! An answer is the concatenation `head + body + tail`; a list is `head`, then for every body its item head and the body, then
-//! `tail`. JSON answers end in a newline on the wire, which is the edge's to add (pretty ones do not have it).
+//! An answer is the concatenation `head + body + tail`; a list is `head`, then for every body its item head
+//! and the body, then `tail`. JSON answers end in a newline on the wire, which is the edge's to add (pretty
+//! ones do not have it).
 //!
-//! upstream: apimachinery/pkg/runtime/serializer/{json,protobuf}/collections.go, apiserver/pkg/endpoints/handlers/watch.go
+//! upstream: apimachinery/pkg/runtime/serializer/{json,protobuf}/collections.go,
+//! apiserver/pkg/endpoints/handlers/watch.go
 
 use copepod_meta::{Bytes, Gvk};
 
@@ -14,7 +16,8 @@ use crate::proto::write::{bytes_into, varint_into, varint_len};
 /// What a body's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
-    /// JSON of a built-in type: the members without type meta and the closing brace, `"metadata":{...},"spec":{...}}`.
+    /// JSON of a built-in type: the members without type meta and the closing brace,
+    /// `"metadata":{...},"spec":{...}}`.
     Members,
     /// JSON of a custom resource: the whole object, type meta and all, keys sorted.
     Whole,
@@ -79,7 +82,8 @@ fn members_head(gvk: &Gvk, body: &[u8], head: &mut Vec<u8>) {
     }
 }
 
-/// The frame of a list of kind `gvk`. `items_len` is the sum of [`item_len`] over its items (protobuf needs it, JSON does not).
+/// The frame of a list of kind `gvk`. `items_len` is the sum of [`item_len`] over its items (protobuf needs
+/// it, JSON does not).
 pub fn list(form: Form, gvk: &Gvk, meta: &ListMeta, items_len: usize) -> Frame {
     let mut head = Vec::with_capacity(160);
     let mut tail = Vec::new();
@@ -186,8 +190,8 @@ pub fn item_len(body: &Body, index: usize) -> usize {
     }
 }
 
-/// The frame of a watch event (`ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK`, `ERROR`) with its object: JSON lines, or protobuf
-/// messages behind their length in four bytes.
+/// The frame of a watch event (`ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK`, `ERROR`) with its object: JSON
+/// lines, or protobuf messages behind their length in four bytes.
 pub fn event(kind: &str, gvk: &Gvk, body: &Body) -> Frame {
     let mut head = Vec::with_capacity(96);
     match body.form {

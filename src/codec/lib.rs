@@ -1,7 +1,7 @@
 //! Bytes <-> tree under a schema: JSON, YAML and protobuf, byte for byte as upstream reads and writes them.
 //!
-//! Owns: the wire forms, strict decoding, the bodies that the watch cache shares, list and watch framing. Does not: default,
-//! convert, prune, merge or validate; it knows no kind by name.
+//! Owns: the wire forms, strict decoding, the bodies that the watch cache shares, list and watch framing.
+//! Does not: default, convert, prune, merge or validate; it knows no kind by name.
 //!
 //! # What callers need
 //!
@@ -18,17 +18,20 @@
 //!
 //! # The tree
 //!
-//! * The root holds no `apiVersion` and no `kind`: they are [`Decoded::gvk`], and encoders take them as an argument.
-//! * Built-in types: what Go holds as nil or as a zero value by value is absent. `replicas: 0` behind a pointer is there, `""`
-//!   in a plain string field is not; an empty list or map from JSON is there, from protobuf it cannot be. Times, quantities and
-//!   durations are canonical text, `[]byte` is [`Value::Bytes`], verbatim JSON is [`Value::Raw`].
-//! * Unstructured universes (custom resources): everything that was sent, nulls included, but `metadata` is as of a built-in type.
+//! * The root holds no `apiVersion` and no `kind`: they are [`Decoded::gvk`], and encoders take them as an
+//!   argument.
+//! * Built-in types: what Go holds as nil or as a zero value by value is absent. `replicas: 0` behind a
+//!   pointer is there, `""` in a plain string field is not; an empty list or map from JSON is there, from
+//!   protobuf it cannot be. Times, quantities and durations are canonical text, `[]byte` is [`Value::Bytes`],
+//!   verbatim JSON is [`Value::Raw`].
+//! * Unstructured universes (custom resources): everything that was sent, nulls included, but `metadata` is
+//!   as of a built-in type.
 //! * Trees are at most [`TREE_DEPTH_MAX`] deep.
 //!
 //! # How it fails
 //!
-//! Hostile bytes give a [`DecodeFailure`], never a panic, never work or memory out of proportion. Bytes from the store that are not
-//! as expected give a [`CorruptError`].
+//! Hostile bytes give a [`DecodeFailure`], never a panic, never work or memory out of proportion. Bytes from
+//! the store that are not as expected give a [`CorruptError`].
 
 mod error;
 pub mod frame;
@@ -119,8 +122,8 @@ fn parse_gvk(api_version: &str, kind: &str) -> Result<Gvk, DecodeError> {
 
 /// Decodes an object of type `ty`. Where the bytes leave out kind or version they are taken from `default`.
 ///
-/// The type is the caller's choice: whether [`Decoded::gvk`] fits it is the caller's to check (and, on failure, whether
-/// [`DecodeFailure::gvk`] does, because another kind's bytes fail for that reason).
+/// The type is the caller's choice: whether [`Decoded::gvk`] fits it is the caller's to check (and, on
+/// failure, whether [`DecodeFailure::gvk`] does, because another kind's bytes fail for that reason).
 ///
 /// upstream: apimachinery/pkg/runtime/serializer/{json/json.go,protobuf/protobuf.go} Decode
 pub fn decode(
@@ -262,7 +265,8 @@ impl DecodeFailure {
 }
 
 impl Decoded {
-    /// The answer to a request that asked for strict field validation, if something is to be complained about.
+    /// The answer to a request that asked for strict field validation, if something is to be complained
+    /// about.
     pub fn strict_status(&self, expected_kind: &str) -> Option<Status> {
         if self.strict_errors.is_empty() {
             return None;
@@ -294,13 +298,14 @@ fn summary(bytes: &[u8]) -> String {
     text
 }
 
-/// JSON as a tree without a type: nulls stay, an integer is an integer, of equal names the last one stays. Also the duplicates
-/// met, as strict errors. The error is Go's.
+/// JSON as a tree without a type: nulls stay, an integer is an integer, of equal names the last one stays.
+/// Also the duplicates met, as strict errors. The error is Go's.
 pub fn decode_untyped(json: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
     json::decode_any(json).map_err(DecodeError::Json)
 }
 
-/// The tree that the object's JSON is, with type meta: what JSON patches, merge patches and strategic merge patches work on.
+/// The tree that the object's JSON is, with type meta: what JSON patches, merge patches and strategic merge
+/// patches work on.
 pub fn to_untyped(value: &Value, universe: &Universe, ty: TypeId, gvk: Option<&Gvk>) -> Value {
     json::plain_root(universe, value, ty, gvk)
 }
@@ -323,7 +328,8 @@ pub fn encode_untyped(value: &Value) -> Vec<u8> {
     writer.out
 }
 
-/// An object as upstream writes it, without a trailing newline. `gvk` becomes its type meta (none for items of typed lists).
+/// An object as upstream writes it, without a trailing newline. `gvk` becomes its type meta (none for items
+/// of typed lists).
 pub fn encode(
     value: &Value,
     universe: &Universe,
@@ -372,7 +378,8 @@ pub fn pretty(json: &[u8]) -> Vec<u8> {
     json::indent(json)
 }
 
-/// An object as it goes into the store: with type meta, without resourceVersion and selfLink; JSON ends in a newline, as upstream's.
+/// An object as it goes into the store: with type meta, without resourceVersion and selfLink; JSON ends in a
+/// newline, as upstream's.
 ///
 /// The two fields are taken out of `value` while it is written and put back.
 pub fn encode_stored(
@@ -400,8 +407,8 @@ pub fn encode_stored(
     encoded
 }
 
-/// The shared part of all answers that show this object in this version and form; see [`frame`] for what goes round it.
-/// `gvk` is needed by unstructured universes only, whose bodies hold their type meta.
+/// The shared part of all answers that show this object in this version and form; see [`frame`] for what goes
+/// round it. `gvk` is needed by unstructured universes only, whose bodies hold their type meta.
 pub fn encode_body(
     value: &Value,
     universe: &Universe,

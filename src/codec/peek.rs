@@ -1,4 +1,5 @@
-//! A few fields out of stored bytes or bodies, without a tree: what keys, selectors and indices of the cache need.
+//! A few fields out of stored bytes or bodies, without a tree: what keys, selectors and indices of the cache
+//! need.
 
 use copepod_meta::{CompactString, Map, Value};
 use copepod_schema::{ProtoEntry, ProtoMember, Type, TypeId, Universe};
@@ -128,7 +129,8 @@ fn tree(text: &[u8]) -> Value {
     crate::json::decode_any(text).map(|(value, _)| value).unwrap_or_default()
 }
 
-/// Calls `visit` with each member's name and value until it says to stop. The text may lack its opening brace.
+/// Calls `visit` with each member's name and value until it says to stop. The text may lack its opening
+/// brace.
 fn each_member<'a>(text: &'a [u8], mut visit: impl FnMut(&str, &'a [u8]) -> bool) -> Result<(), SyntaxError> {
     let mut scan = Scanner::new(text);
     if scan.peek_value()? == b'{' {
@@ -185,15 +187,16 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 struct Path {
     json: Box<[String]>,
-    /// Field numbers down to the leaf, JSON-inlined messages included; empty if the path has no protobuf form.
+    /// Field numbers down to the leaf, JSON-inlined messages included; empty if the path has no protobuf
+    /// form.
     proto: Box<[u32]>,
     /// The leaf: a struct and the index of its field.
     leaf: Option<(TypeId, usize)>,
 }
 
 impl Plan {
-    /// Resolves dotted paths (`spec.nodeName`) of a type. Paths lead through objects, not through lists. A path that the type
-    /// does not have reads as null.
+    /// Resolves dotted paths (`spec.nodeName`) of a type. Paths lead through objects, not through lists. A
+    /// path that the type does not have reads as null.
     pub fn new<'p>(universe: &Universe, ty: TypeId, paths: impl IntoIterator<Item = &'p str>) -> Plan {
         Plan { paths: paths.into_iter().map(|path| resolve(universe, ty, path)).collect() }
     }

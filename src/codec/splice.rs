@@ -1,7 +1,8 @@
 //! Stored bytes -> the body that readers share, the revision put in, without a tree.
 //!
-//! The store holds objects without resourceVersion. Everything else is as readers see it when they ask in the storage version, so
-//! a body is the stored bytes with a few bytes changed: protobuf, the metadata message and its length; JSON, one member of metadata.
+//! The store holds objects without resourceVersion. Everything else is as readers see it when they ask in the
+//! storage version, so a body is the stored bytes with a few bytes changed: protobuf, the metadata message
+//! and its length; JSON, one member of metadata.
 
 use std::ops::Range;
 
@@ -19,7 +20,8 @@ use crate::proto::write::{bytes_into, varint_into, varint_len};
 const METADATA: u32 = 1;
 const RESOURCE_VERSION: u32 = 6;
 
-/// The body of a stored value at `version`. `unstructured` says that JSON is a custom resource's, with sorted keys.
+/// The body of a stored value at `version`. `unstructured` says that JSON is a custom resource's, with sorted
+/// keys.
 pub fn stored_body(
     stored: &[u8],
     version: ResourceVersion,
@@ -138,7 +140,8 @@ fn splice_whole(stored: &[u8], version: &str) -> Result<Vec<u8>, CorruptError> {
     Ok(out)
 }
 
-/// Stored JSON of a built-in type: the members without type meta, resourceVersion in its place in struct order.
+/// Stored JSON of a built-in type: the members without type meta, resourceVersion in its place in struct
+/// order.
 fn splice_members(stored: &[u8], version: &str) -> Result<Vec<u8>, CorruptError> {
     const BEFORE: [&str; 5] = ["name", "generateName", "namespace", "selfLink", "uid"];
     let stored = stored.trim_ascii_end();

@@ -1,4 +1,5 @@
-//! What strict decoding complains about: unknown and duplicate fields, in upstream's words, once each, a hundred at most.
+//! What strict decoding complains about: unknown and duplicate fields, in upstream's words, once each, a
+//! hundred at most.
 //! upstream: sigs.k8s.io/json internal/golang/encoding/json/kubernetes_patch.go saveStrictError
 
 use std::collections::HashSet;

@@ -1,7 +1,7 @@
 //! Times and durations: text as Go reads and writes it, and the numbers that protobuf carries.
 //!
-//! Owns: RFC 3339 parsing with Go's leniency and messages, the canonical forms of `Time`, `MicroTime` and `Duration`.
-//! Does not: read a clock.
+//! Owns: RFC 3339 parsing with Go's leniency and messages, the canonical forms of `Time`, `MicroTime` and
+//! `Duration`. Does not: read a clock.
 
 use std::fmt::Write as _;
 
@@ -46,8 +46,8 @@ impl Precision {
 /// Parses RFC 3339 text; the error is Go's `time.ParseError`.
 /// upstream: Go time/format.go parse
 pub(crate) fn parse(text: &str, precision: Precision) -> Result<Instant, String> {
-    // Go steps through bytes; a non-ASCII byte never is a digit or separator, and slices below stay on char boundaries only
-    // for ASCII, so anything else is shown whole.
+    // Go steps through bytes; a non-ASCII byte never is a digit or separator, and slices below stay on char
+    // boundaries only for ASCII, so anything else is shown whole.
     let mut parser = Parser { text, rest: text, layout: precision.layout() };
     parser.run(precision)
 }
@@ -193,7 +193,8 @@ impl<'a> Parser<'a> {
 
 /// Whether text that parses is already as [`format`] would write it.
 pub(crate) fn is_canonical(text: &str, precision: Precision) -> bool {
-    // With this length and a trailing `Z` nothing is left for one-digit hours, longer fractions or other zones.
+    // With this length and a trailing `Z` nothing is left for one-digit hours, longer fractions or other
+    // zones.
     let len = if precision == Precision::Seconds { 20 } else { 27 };
     text.len() == len && text.ends_with('Z')
 }

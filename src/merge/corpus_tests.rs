@@ -1,6 +1,8 @@
-//! Unconditional defaults against upstream's defaulting of fuzzed objects of every kind: what is added here, upstream adds too.
+//! Unconditional defaults against upstream's defaulting of fuzzed objects of every kind: what is added here,
+//! upstream adds too.
 //!
-//! Made by `cd hack/upstream && go run ./cmd/corpus -out ../../target/corpus -n 20`; `COPEPOD_CORPUS` names another place.
+//! Made by `cd hack/upstream && go run ./cmd/corpus -out ../../target/corpus -n 20`; `COPEPOD_CORPUS` names
+//! another place.
 
 use std::path::{Path, PathBuf};
 

@@ -46,7 +46,8 @@ fn structure(fields: Vec<Field>, preserve_unknown: bool) -> Type {
     })
 }
 
-/// `spec: {size: number = 1, note: string (nullable), parts: [{id, color = "red"}] by id, bag: any, tags: {string: string}}`
+/// `spec: {size: number = 1, note: string (nullable), parts: [{id, color = "red"}] by id, bag: any, tags:
+/// {string: string}}`
 fn universe() -> (Universe, TypeId, Gvk) {
     let gvk = Gvk::new("example.com", "v1", "Widget");
     let types = vec![

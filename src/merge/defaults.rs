@@ -1,5 +1,5 @@
-//! What defaulting always gives: the facts' unconditional defaults, and the defaults of custom resources' schemas.
-//! Defaults that depend on other fields are code in `copepod-kinds`.
+//! What defaulting always gives: the facts' unconditional defaults, and the defaults of custom resources'
+//! schemas. Defaults that depend on other fields are code in `copepod-kinds`.
 
 use copepod_meta::{Map, Value};
 use copepod_schema::{StructType, Type, TypeId, Universe};
@@ -13,7 +13,8 @@ pub fn apply_defaults(value: &mut Value, universe: &Universe, ty: TypeId) {
     }
 }
 
-/// Built-in types: absent is Go's nil or zero. A struct held by value is there even when the tree has none of it.
+/// Built-in types: absent is Go's nil or zero. A struct held by value is there even when the tree has none of
+/// it.
 fn typed(value: &mut Value, universe: &Universe, ty: TypeId) {
     match (universe.get(ty), value) {
         (Type::Struct(ty), Value::Map(map)) => typed_members(map, universe, ty),
@@ -34,7 +35,8 @@ fn typed_members(map: &mut Map, universe: &Universe, ty: &StructType) {
         }
     }
     for field in &ty.fields {
-        // Nothing comes of fields without a default but for structs held by value, which may have defaults inside.
+        // Nothing comes of fields without a default but for structs held by value, which may have defaults
+        // inside.
         let inner = match universe.get(field.ty) {
             Type::Struct(inner) if !field.pointer => Some(inner),
             _ => None,
@@ -55,7 +57,8 @@ fn typed_members(map: &mut Map, universe: &Universe, ty: &StructType) {
 }
 
 /// Custom resources: what is there is looked into; null where null is not allowed counts as absent.
-/// upstream: apiextensions-apiserver/pkg/apiserver/schema/defaulting/algorithm.go Default, prune.go PruneNonNullableNulls
+/// upstream: apiextensions-apiserver/pkg/apiserver/schema/defaulting/algorithm.go Default, prune.go
+/// PruneNonNullableNulls
 fn unstructured(value: &mut Value, universe: &Universe, ty: TypeId) {
     match (universe.get(ty), value) {
         (Type::Struct(ty), Value::Map(map)) => {

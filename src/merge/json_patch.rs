@@ -1,5 +1,5 @@
-//! JSON patch, RFC 6902, with the leniencies of upstream's library: negative indices, `replace` of a member that is not there,
-//! a missing `value` meaning null, null equal to "not there" in `test`.
+//! JSON patch, RFC 6902, with the leniencies of upstream's library: negative indices, `replace` of a member
+//! that is not there, a missing `value` meaning null, null equal to "not there" in `test`.
 //!
 //! A missing operand reads as [`Value::Null`]: the library tells the two apart nowhere that shows.
 //!

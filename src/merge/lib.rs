@@ -1,4 +1,5 @@
-//! One object out of two: unconditional defaults, pruning, and the patches of the API, as pure functions on trees.
+//! One object out of two: unconditional defaults, pruning, and the patches of the API, as pure functions on
+//! trees.
 //!
 //! | module | what | works on |
 //! |---|---|---|
@@ -11,7 +12,8 @@
 //! | [`go_format`] | values as Go's `%v` prints them in messages | anything |
 //!
 //! A plain JSON tree is what `copepod_codec::to_untyped` makes of an object, `from_untyped` is the way back.
-//! Nothing here does I/O, knows a kind by name, or panics on input; how a failure ends is said by each module's error.
+//! Nothing here does I/O, knows a kind by name, or panics on input; how a failure ends is said by each
+//! module's error.
 
 pub mod apply;
 pub mod defaults;

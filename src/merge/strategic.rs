@@ -1,8 +1,9 @@
-//! Strategic merge patch: objects merge member by member, lists by the merge key or as sets where the type says so, and
-//! directives in the patch (`$patch`, `$retainKeys`, `$setElementOrder/...`, `$deleteFromPrimitiveList/...`) say what merging cannot.
+//! Strategic merge patch: objects merge member by member, lists by the merge key or as sets where the type
+//! says so, and directives in the patch (`$patch`, `$retainKeys`, `$setElementOrder/...`,
+//! `$deleteFromPrimitiveList/...`) say what merging cannot.
 //!
-//! Works on plain JSON trees; the type graph gives strategy and merge key of each list. Order of the result: items of the patch in
-//! the order that the patch asks for, interleaved with the server's own in theirs.
+//! Works on plain JSON trees; the type graph gives strategy and merge key of each list. Order of the result:
+//! items of the patch in the order that the patch asks for, interleaved with the server's own in theirs.
 //!
 //! upstream: apimachinery/pkg/util/strategicpatch/{patch,meta}.go
 

@@ -1,5 +1,5 @@
-//! What upstream's libraries make of the same patches: `testdata/goldens.json`, renewed from `cases.json` and `documents.json` by
-//! `cd hack/upstream && go run ./cmd/patch-goldens -dir ../../src/merge/testdata`.
+//! What upstream's libraries make of the same patches: `testdata/goldens.json`, renewed from `cases.json` and
+//! `documents.json` by `cd hack/upstream && go run ./cmd/patch-goldens -dir ../../src/merge/testdata`.
 
 use copepod_meta::{Gvk, Value, debug_json};
 use copepod_schema::{TypeId, Universe};

@@ -1,13 +1,14 @@
 //! JSON text -> tree, guided by a type, in one pass.
 //!
 //! Invariants of the tree that comes out (all floors above rely on them):
-//! * what Go would hold as nil or as a zero value by value is absent: typed nulls, `""`, `0`, `false`, `{}` of non-pointer
-//!   fields; empty but non-nil lists and maps, and zero values behind pointers, are there;
-//! * names are matched exactly; members of a repeated struct are merged, the last scalar wins, as Go's decoder does;
+//! * what Go would hold as nil or as a zero value by value is absent: typed nulls, `""`, `0`, `false`, `{}`
+//!   of non-pointer fields; empty but non-nil lists and maps, and zero values behind pointers, are there;
+//! * names are matched exactly; members of a repeated struct are merged, the last scalar wins, as Go's
+//!   decoder does;
 //! * a tree is at most [`TREE_DEPTH_MAX`] deep, so that everything that walks it may recurse.
 //!
-//! Errors come in Go's order: a syntax error anywhere beats an error of a hand-written form (the first one), which beats a
-//! value of the wrong type (the first one).
+//! Errors come in Go's order: a syntax error anywhere beats an error of a hand-written form (the first one),
+//! which beats a value of the wrong type (the first one).
 //!
 //! upstream: sigs.k8s.io/json internal/golang/encoding/json/decode.go
 
@@ -21,9 +22,10 @@ use super::scan::{Next, Scanner, SyntaxError};
 use super::untyped::report_duplicates;
 use crate::strict::StrictErrors;
 
-/// How deep a tree may be. Go allows 10,000 levels, but everything here that walks a tree (encoders, merges, `Drop`) recurses:
-/// 256 levels of about 4 KB in a debug build fit twice into a worker's stack of 2 MiB. The deepest built-in type that is not
-/// recursive has 24 levels; a schema in a CustomResourceDefinition takes two a property.
+/// How deep a tree may be. Go allows 10,000 levels, but everything here that walks a tree (encoders, merges,
+/// `Drop`) recurses: 256 levels of about 4 KB in a debug build fit twice into a worker's stack of 2 MiB. The
+/// deepest built-in type that is not recursive has 24 levels; a schema in a CustomResourceDefinition takes
+/// two a property.
 pub const TREE_DEPTH_MAX: usize = 256;
 
 /// Where the decoder is, from the inside out; lives on the stack, costs nothing unless an error is rendered.
@@ -65,7 +67,8 @@ impl<'p> Frame<'p> {
         path
     }
 
-    /// `Container.spec.containers.image`: the innermost struct and the fields on the way, without keys and indices.
+    /// `Container.spec.containers.image`: the innermost struct and the fields on the way, without keys and
+    /// indices.
     /// upstream: decode.go addErrorContext
     fn go_context(&self) -> Option<String> {
         let (mut owner, mut fields) = (None, Vec::new());
@@ -140,7 +143,8 @@ pub(crate) fn decode_root(text: &[u8], universe: &Universe, ty: TypeId) -> Resul
     })
 }
 
-/// Decodes a part of an object (`metadata` of a custom resource); its strict errors, which lack the path to it.
+/// Decodes a part of an object (`metadata` of a custom resource); its strict errors, which lack the path to
+/// it.
 pub(crate) fn decode_value(
     text: &[u8],
     universe: &Universe,

@@ -1,8 +1,9 @@
 //! Tree -> JSON, byte for byte as Go's encoder writes the Go struct that the tree stands for.
 //!
-//! Members in struct order, `omitempty` and `omitzero` as Go applies them (a non-pointer struct is never empty to `omitempty`),
-//! nil lists and maps that must be written as `null`, `<`, `>`, `&` and the line separators escaped, no trailing newline.
-//! What stands in the tree is trusted: a value that does not fit its type is written as what it is.
+//! Members in struct order, `omitempty` and `omitzero` as Go applies them (a non-pointer struct is never
+//! empty to `omitempty`), nil lists and maps that must be written as `null`, `<`, `>`, `&` and the line
+//! separators escaped, no trailing newline. What stands in the tree is trusted: a value that does not fit its
+//! type is written as what it is.
 //!
 //! upstream: Go encoding/json/encode.go
 
@@ -13,7 +14,8 @@ use super::base64_into;
 use super::decode::or_zero;
 use super::number::float_into;
 
-/// Fields up to which a struct's values are spread over slots on the stack instead of being searched one by one.
+/// Fields up to which a struct's values are spread over slots on the stack instead of being searched one by
+/// one.
 const SLOTS: usize = 64;
 
 /// A JSON text being written.

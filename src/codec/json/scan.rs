@@ -1,7 +1,7 @@
 //! JSON text, token by token, with Go's grammar and Go's syntax errors.
 //!
-//! Owns: the cursor over the text. Does not: build anything, know a schema. Values that nobody wants are skipped without
-//! recursion, so that hostile nesting costs memory of one bit a level and never the stack.
+//! Owns: the cursor over the text. Does not: build anything, know a schema. Values that nobody wants are
+//! skipped without recursion, so that hostile nesting costs memory of one bit a level and never the stack.
 
 use std::borrow::Cow;
 
@@ -48,8 +48,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The error at the cursor; at the end of the text Go's scanner says so, unless `inside` a literal, where it steps once
-    /// with a space and complains about that.
+    /// The error at the cursor; at the end of the text Go's scanner says so, unless `inside` a literal, where
+    /// it steps once with a space and complains about that.
     fn error(&self, inside: bool, context: &str) -> SyntaxError {
         match self.bytes.get(self.at) {
             Some(&c) => SyntaxError(format!("invalid character {} {context}", quote_char(c))),
@@ -156,7 +156,8 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// A string, the cursor on its opening quote. Invalid UTF-8 and lone surrogates become U+FFFD, as Go decodes them.
+    /// A string, the cursor on its opening quote. Invalid UTF-8 and lone surrogates become U+FFFD, as Go
+    /// decodes them.
     pub(crate) fn string(&mut self) -> Result<Cow<'a, str>, SyntaxError> {
         let start = self.at + 1;
         let escaped = self.skip_string()?;
@@ -351,7 +352,8 @@ fn unquote(inner: &[u8]) -> String {
     out
 }
 
-/// Bytes as text, each byte that is no UTF-8 as one U+FFFD (Go replaces byte by byte, `from_utf8_lossy` by sequence).
+/// Bytes as text, each byte that is no UTF-8 as one U+FFFD (Go replaces byte by byte, `from_utf8_lossy` by
+/// sequence).
 pub(crate) fn push_lossy(mut bytes: &[u8], out: &mut String) {
     loop {
         match std::str::from_utf8(bytes) {

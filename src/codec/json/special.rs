@@ -31,7 +31,8 @@ impl<'a> Decoder<'a, '_> {
     pub(super) fn special(&mut self, special: Special, frame: &Frame) -> Result<Value, SyntaxError> {
         let first = self.scan.peek_value()?;
         if first == b'n' {
-            // Fields and pointers become nil; what stands by value in a list or map gets its zero from the caller.
+            // Fields and pointers become nil; what stands by value in a list or map gets its zero from the
+            // caller.
             return self.scan.word("null").map(|()| Value::Null);
         }
         match special {
@@ -120,7 +121,8 @@ impl<'a> Decoder<'a, '_> {
         }
     }
 
-    /// A schema by the standard library's rules: any case of names, nothing is reported as unknown or duplicate.
+    /// A schema by the standard library's rules: any case of names, nothing is reported as unknown or
+    /// duplicate.
     fn schema(&mut self, ty: TypeId, frame: &Frame) -> Result<Value, SyntaxError> {
         let (fold, muted) = (self.fold, self.strict.muted);
         (self.fold, self.strict.muted) = (true, true);

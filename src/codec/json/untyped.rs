@@ -7,8 +7,8 @@ use super::decode::{Decoder, Frame, Step};
 use super::scan::{Next, SyntaxError};
 use crate::strict::StrictErrors;
 
-/// A whole JSON text as a tree. Nulls stay, an integer that fits `i64` is an integer, of equal names the last one stays;
-/// duplicates are reported.
+/// A whole JSON text as a tree. Nulls stay, an integer that fits `i64` is an integer, of equal names the last
+/// one stays; duplicates are reported.
 pub(crate) fn decode_any(text: &[u8]) -> Result<(Value, Vec<String>), String> {
     let universe = copepod_schema::Universe::from_types(Vec::new(), Default::default());
     let mut decoder = Decoder::new(text, &universe);

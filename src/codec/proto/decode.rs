@@ -1,7 +1,8 @@
 //! Message -> tree, guided by a type. The tree's invariants are those of the JSON decoder (`json::decode`).
 //!
-//! Fields are collected first and built afterwards: a sub-message that comes in several pieces is the concatenation of the
-//! pieces, which is what merging them means, and maps are sorted once. So the work is linear in the input whatever the input is.
+//! Fields are collected first and built afterwards: a sub-message that comes in several pieces is the
+//! concatenation of the pieces, which is what merging them means, and maps are sorted once. So the work is
+//! linear in the input whatever the input is.
 
 use copepod_meta::quantity::Quantity;
 use copepod_meta::{Bytes, CompactString, Map, Value};
@@ -399,7 +400,8 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, ProtoError> {
     }
 }
 
-/// Verbatim JSON under `number`. Upstream finds out when it next writes JSON, and then cannot list; here it is refused.
+/// Verbatim JSON under `number`. Upstream finds out when it next writes JSON, and then cannot list; here it
+/// is refused.
 fn raw_json(bytes: &[u8], number: u32) -> Result<Value, ProtoError> {
     let raw = Cursor::new(bytes).find(number)?.unwrap_or_default();
     if raw.is_empty() {

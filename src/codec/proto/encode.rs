@@ -16,7 +16,8 @@ pub(crate) fn encode_message(universe: &Universe, value: &Value, ty: &StructType
     Encoder { universe, out }.structure(value.as_map(), ty);
 }
 
-/// Fields up to which a struct's values are spread over slots on the stack instead of being searched one by one.
+/// Fields up to which a struct's values are spread over slots on the stack instead of being searched one by
+/// one.
 const SLOTS: usize = 64;
 
 /// The members of one struct.

@@ -8,8 +8,9 @@
 //! | `encode` | tree -> message |
 //! | `envelope` | `k8s\0` and the `runtime.Unknown` round every object |
 //!
-//! Gogo's rules: scalars held by value are always written, zero or not; nil pointers, nil and empty lists and maps are not;
-//! map entries are sorted by key; fields come in tag order; JSON-inlined structs are messages of their own.
+//! Gogo's rules: scalars held by value are always written, zero or not; nil pointers, nil and empty lists and
+//! maps are not; map entries are sorted by key; fields come in tag order; JSON-inlined structs are messages
+//! of their own.
 
 mod decode;
 mod encode;

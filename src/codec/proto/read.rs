@@ -1,4 +1,5 @@
-//! The wire's lowest level. Nothing here allocates; lengths are checked against what is there before they are believed.
+//! The wire's lowest level. Nothing here allocates; lengths are checked against what is there before they are
+//! believed.
 
 /// Malformed protobuf; the texts are gogo's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

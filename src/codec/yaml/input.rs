@@ -1,6 +1,7 @@
 //! Events of a YAML document -> the plain tree of the JSON it stands for.
 //!
-//! Bounds: nesting by the parser and by [`TREE_DEPTH_MAX`] (aliases included), what aliases may add by [`ALIASED_NODES_MAX`].
+//! Bounds: nesting by the parser and by [`TREE_DEPTH_MAX`] (aliases included), what aliases may add by
+//! [`ALIASED_NODES_MAX`].
 //! upstream: go.yaml.in/yaml/v2 decode.go, sigs.k8s.io/yaml convertToJSONableObject
 
 use std::collections::HashMap;
@@ -11,7 +12,8 @@ use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use super::scalar::{Resolved, format_g, resolve};
 use crate::json::TREE_DEPTH_MAX;
 
-/// Nodes that aliases may add to a document. Upstream lets aliases be 99 % of 400,000 nodes; manifests use a few hundred.
+/// Nodes that aliases may add to a document. Upstream lets aliases be 99 % of 400,000 nodes; manifests use a
+/// few hundred.
 const ALIASED_NODES_MAX: usize = 100_000;
 
 /// A document.
@@ -177,7 +179,8 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// Adds the entries of a merge key's value, which is a mapping or a list of mappings, earlier ones taking precedence.
+/// Adds the entries of a merge key's value, which is a mapping or a list of mappings, earlier ones taking
+/// precedence.
 fn merge(value: Value, into: &mut Vec<(CompactString, Value)>) -> Result<(), String> {
     let want_map = || "yaml: map merge requires map or sequence of maps as the value".to_string();
     match value {

@@ -1,5 +1,5 @@
-//! YAML as `sigs.k8s.io/yaml` sees it: a way to write JSON. In: YAML 1.1's words (`yes`, `on`, `010`), aliases, merge keys. Out:
-//! go-yaml v2's layout, so that answers look as upstream's.
+//! YAML as `sigs.k8s.io/yaml` sees it: a way to write JSON. In: YAML 1.1's words (`yes`, `on`, `010`),
+//! aliases, merge keys. Out: go-yaml v2's layout, so that answers look as upstream's.
 //!
 //! | module | what |
 //! |---|---|
@@ -25,7 +25,8 @@ pub fn yaml_to_json(text: &[u8]) -> Result<(Vec<u8>, Option<String>), DecodeErro
 /// JSON of our own making as YAML, with a final line break.
 /// upstream: sigs.k8s.io/yaml JSONToYAML
 pub fn json_to_yaml(json: &[u8]) -> Vec<u8> {
-    // Our encoders' text; verbatim JSON that is deeper than a tree may be is shown as JSON, which YAML is too.
+    // Our encoders' text; verbatim JSON that is deeper than a tree may be is shown as JSON, which YAML is
+    // too.
     match crate::json::decode_any(json) {
         Ok((value, _)) => output::write(&value).into_bytes(),
         Err(_) => json.to_vec(),

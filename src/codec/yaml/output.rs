@@ -1,5 +1,5 @@
-//! Plain tree -> YAML in go-yaml v2's layout: block style, lists not indented under their key, keys in natural order, long lines
-//! folded at 80 columns, quotes only where needed.
+//! Plain tree -> YAML in go-yaml v2's layout: block style, lists not indented under their key, keys in
+//! natural order, long lines folded at 80 columns, quotes only where needed.
 //! upstream: go.yaml.in/yaml/v2 {encode,emitterc,sorter}.go
 
 use std::cmp::Ordering;

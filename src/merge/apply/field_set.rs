@@ -1,5 +1,6 @@
 //! The set of an object's fields, and objects with a set's items taken out.
-//! upstream: structured-merge-diff/v6 typed/{tofieldset,remove}.go, fieldpath/set.go EnsureNamedFieldsAreMembers
+//! upstream: structured-merge-diff/v6 typed/{tofieldset,remove}.go, fieldpath/set.go
+//! EnsureNamedFieldsAreMembers
 
 use std::collections::BTreeMap;
 
@@ -108,7 +109,8 @@ fn without_item(value: &Value, name: &PathElement, set: &Set, shape: Shape) -> O
     }
 }
 
-/// The set with the declared members on the way to its paths: with `a.b.c` also `a`, if it is declared and not a map's key.
+/// The set with the declared members on the way to its paths: with `a.b.c` also `a`, if it is declared and
+/// not a map's key.
 pub(super) fn with_named_fields(set: &Set, shape: Option<Shape>) -> Set {
     // A type's form does not depend on a value but for deduced ones, which declare nothing.
     let form = shape.map(|shape| shape.form(&Value::Null));

@@ -1,5 +1,5 @@
-//! An applied configuration merged into the live object: what is given wins, what is not given stays, lists are merged by their
-//! items' names in an order that keeps both sides'.
+//! An applied configuration merged into the live object: what is given wins, what is not given stays, lists
+//! are merged by their items' names in an order that keeps both sides'.
 //! upstream: structured-merge-diff/v6 typed/merge.go
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -9,8 +9,9 @@
 //! | `update` | ownership after a write |
 //! | `managed` | `metadata.managedFields` |
 //!
-//! [`update`] belongs into the road of every create, update and patch, before admission; [`apply`] is the patch of type
-//! `application/apply-patch+yaml`. Both take and give plain JSON trees (`copepod_codec::to_untyped`) of the request's version.
+//! [`update`] belongs into the road of every create, update and patch, before admission; [`apply`] is the
+//! patch of type `application/apply-patch+yaml`. Both take and give plain JSON trees
+//! (`copepod_codec::to_untyped`) of the request's version.
 //!
 //! upstream: apimachinery/pkg/util/managedfields, structured-merge-diff/v6
 
@@ -175,8 +176,9 @@ impl Context<'_> {
 
 /// The `metadata.managedFields` after a create, an update or a patch: null for none.
 ///
-/// `live` is the stored object (an empty one on create), `new` what is to be stored, with whatever managedFields the client sent.
-/// Where ownership cannot be worked out there is none, as upstream's `UpdateNoErrors`.
+/// `live` is the stored object (an empty one on create), `new` what is to be stored, with whatever
+/// managedFields the client sent. Where ownership cannot be worked out there is none, as upstream's
+/// `UpdateNoErrors`.
 pub fn update(context: &Context, live: &Value, new: &Value, manager: &str) -> Value {
     let managed = live_or_new(context, live, new);
     update_managed(context, live, new, managed, manager).map_or(Value::Null, |m| managed::write(&m))
@@ -201,7 +203,8 @@ fn update_managed(
         })?;
     }
     let writer = context.manager(manager, Operation::Update);
-    // Under a name of its own first: only if it gains something does the writer's entry change, and get a new time.
+    // Under a name of its own first: only if it gains something does the writer's entry change, and get a new
+    // time.
     let operation =
         Manager { name: "current-operation".into(), subresource: String::new(), ..writer.clone() };
     context.updater().update(&live, &new, &mut managed, &operation)?;
@@ -218,7 +221,8 @@ fn update_managed(
     Ok(managed)
 }
 
-/// Checks an object that has been decoded as its type. Built-in ones fit by that; what list items lack in keys, comparing tells.
+/// Checks an object that has been decoded as its type. Built-in ones fit by that; what list items lack in
+/// keys, comparing tells.
 fn check_typed(context: &Context, object: &Value) -> Result<(), String> {
     if !context.universe.is_unstructured() {
         return Ok(());
@@ -353,7 +357,8 @@ fn apply_once(
     Ok(Applied { object: object.unwrap_or(live), managed_fields: managed::write(&managed) })
 }
 
-/// The conflicts that are none: fields that kubectl applied on the client's side and that still are as it applied them.
+/// The conflicts that are none: fields that kubectl applied on the client's side and that still are as it
+/// applied them.
 /// upstream: lastappliedmanager.go
 fn conflicts_beyond_last_applied(context: &Context, live: &Value, conflicts: Vec<Conflict>) -> Vec<Conflict> {
     let text = live.str_at(&["metadata", "annotations", LAST_APPLIED]);

@@ -1,6 +1,7 @@
 //! Sets of field paths, as a tree: members of this level, and subsets below path elements.
 //!
-//! Invariants: members and children are sorted, each element is there once. A child does not imply membership of its element.
+//! Invariants: members and children are sorted, each element is there once. A child does not imply membership
+//! of its element.
 //! upstream: structured-merge-diff/v6 fieldpath/set.go
 
 use std::cmp::Ordering;

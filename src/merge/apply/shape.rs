@@ -1,5 +1,6 @@
 //! The type graph as server-side apply sees it: objects, lists and scalars, each granular or atomic.
-//! upstream: kube-openapi/pkg/schemaconv/openapi.go, structured-merge-diff/v6 schema/elements.go, typed/helpers.go
+//! upstream: kube-openapi/pkg/schemaconv/openapi.go, structured-merge-diff/v6 schema/elements.go,
+//! typed/helpers.go
 
 use copepod_meta::{CompactString, Value};
 use copepod_schema::{ListKind, Name, Omit, Special, StructType, Type, TypeId, Universe};
@@ -59,7 +60,8 @@ impl<'u> Fields<'u> {
         Some(Shape::Typed { universe: self.universe, ty: field.ty, atomic: field.atomic, root: false })
     }
 
-    /// What OpenAPI gives as a member's default: the unconditional one, or zero for scalars that are always written.
+    /// What OpenAPI gives as a member's default: the unconditional one, or zero for scalars that are always
+    /// written.
     fn default_of(&self, name: &str) -> Option<Value> {
         use copepod_schema::Scalar;
         let field = self.ty.field(name)?;

@@ -1,5 +1,6 @@
-//! Scripts of applies and updates, step by step as upstream's field manager plays them: `testdata/apply_goldens.json`, renewed by
-//! `cd hack/upstream && go run ./cmd/patch-goldens -dir ../../src/merge/testdata`.
+//! Scripts of applies and updates, step by step as upstream's field manager plays them:
+//! `testdata/apply_goldens.json`, renewed by `cd hack/upstream && go run ./cmd/patch-goldens -dir
+//! ../../src/merge/testdata`.
 
 use copepod_codec::{from_untyped, to_untyped};
 

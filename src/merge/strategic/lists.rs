@@ -1,7 +1,7 @@
 //! Lists of strategic merge patch: merging by key, sets of scalars, deletion, and the order of the result.
 //!
-//! Where upstream searches lists, items are found here by a hash of their identity (the merge key's value, or the scalar itself), so
-//! that long lists cost what they are long.
+//! Where upstream searches lists, items are found here by a hash of their identity (the merge key's value, or
+//! the scalar itself), so that long lists cost what they are long.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,8 @@ use super::{
 };
 use crate::go_format::{go_format, go_format_lists, go_type};
 
-/// What tells an item from others: the merge key's value or the scalar. Absent merge keys are equal to each other.
+/// What tells an item from others: the merge key's value or the scalar. Absent merge keys are equal to each
+/// other.
 fn identity(item: &Value, key: &str) -> String {
     let value = if key.is_empty() { item } else { item.get(key) };
     format!("{} {}", go_type(value), go_format(value))
@@ -80,8 +81,9 @@ pub(super) fn merge_list(
 
 /// Merges lists of objects; also the order that upstream then takes for the live list's.
 ///
-/// Deleting an item, upstream shifts the live list's array in place, and the first new items land where the deleted ones were: from
-/// then on they count as live, which shows when `$setElementOrder` interleaves what the server alone knows.
+/// Deleting an item, upstream shifts the live list's array in place, and the first new items land where the
+/// deleted ones were: from then on they count as live, which shows when `$setElementOrder` interleaves what
+/// the server alone knows.
 fn merge_keyed(
     original: Vec<Value>,
     patch: Vec<Value>,
