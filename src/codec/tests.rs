@@ -405,6 +405,11 @@ fn depth_is_bounded_everywhere() {
     let deep = decode_deep(240).expect("within bounds").value;
     let bytes = encode(&deep, universe, ty, Some(&default), Media::Protobuf).expect("encoded");
     assert_eq!(decode(&bytes, Media::Protobuf, universe, ty, None).expect("back").value, deep);
+    let items = |n: usize| schema(n).replace("\"not\"", "\"items\"");
+    let deep =
+        decode(items(240).as_bytes(), Media::Json, universe, ty, Some(&default)).expect("within bounds");
+    let bytes = encode(&deep.value, universe, ty, Some(&default), Media::Protobuf).expect("encoded");
+    assert_eq!(decode(&bytes, Media::Protobuf, universe, ty, None).expect("back").value, deep.value);
     assert!(decode_deep(9_000).expect_err("too deep").to_string().contains("exceeded max depth"));
     assert!(decode_deep(20_000).expect_err("too deep").to_string().contains("exceeded max depth"));
     let props = universe.by_name("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps");

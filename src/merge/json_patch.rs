@@ -14,6 +14,10 @@ pub const OPERATIONS_MAX: usize = 10_000;
 /// Bytes that `copy` operations may add to a document. upstream: server/config.go JSONPatchMaxCopyBytes
 pub const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
 
+/// How deep a document may become. Operations can nest what is nested already, and everything that walks a tree recurses;
+/// the decoder's own limit is the same (`copepod_codec::TREE_DEPTH_MAX`).
+pub const DEPTH_MAX: usize = 256;
+
 /// Why a patch could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonPatchError {
@@ -134,6 +138,7 @@ impl Operation {
         let (container, key) = container(document, path).ok_or_else(|| {
             format!("add operation does not apply: doc is missing path: \"{path}\": {MISSING}")
         })?;
+        check_depth(path, &self.value)?;
         add(container, &key, self.value.clone()).map_err(|e| format!("error in add for path: '{path}': {e}"))
     }
 
@@ -155,6 +160,7 @@ impl Operation {
             *document = self.value.clone();
             return Ok(());
         }
+        check_depth(path, &self.value)?;
         let (container, key) = container(document, path).ok_or_else(|| {
             format!("replace operation does not apply: doc is missing path: {path}: {MISSING}")
         })?;
@@ -180,6 +186,7 @@ impl Operation {
         let (target, key) = container(document, path).ok_or_else(|| {
             format!("move operation does not apply: doc is missing destination path: {path}: {MISSING}")
         })?;
+        check_depth(path, &value)?;
         add(target, &key, value).map_err(|e| format!("error in move for path: '{path}': {e}"))
     }
 
@@ -212,6 +219,7 @@ impl Operation {
                  limit {COPIED_BYTES_MAX}"
             ));
         }
+        check_depth(path, &value)?;
         add(target, &key, value).map_err(|e| format!("error while adding value during copy: {e}"))
     }
 }
@@ -236,6 +244,24 @@ fn container<'v>(document: &'v mut Value, path: &str) -> Option<(&'v mut Value, 
             }
             other => other.as_map_mut()?.get_mut(&step)?,
         };
+    }
+}
+
+/// Refuses to put a value where it would make the document too deep. The value itself is not: it was decoded, or stands in
+/// the document.
+fn check_depth(path: &str, value: &Value) -> Result<(), String> {
+    let steps = path.matches('/').count();
+    if steps + depth(value) > DEPTH_MAX {
+        return Err(format!("exceeded max depth at path: '{path}'"));
+    }
+    Ok(())
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::List(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Map(map) => 1 + map.iter().map(|(_, item)| depth(item)).max().unwrap_or(0),
+        _ => 0,
     }
 }
 

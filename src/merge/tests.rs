@@ -101,6 +101,26 @@ fn copies_are_limited() {
     );
 }
 
+/// Operations cannot nest a document deeper than trees may be.
+#[test]
+fn depth_is_limited() {
+    let nested = |n: usize| "[".repeat(n) + &"]".repeat(n);
+    let path = |n: usize| format!("/a{}", "/0".repeat(n));
+    let add = |path: &str, value: &str| format!(r#"{{"op":"add","path":"{path}","value":{value}}}"#);
+    let apply = |operations: &[String]| {
+        let (patch, _) = JsonPatch::parse(json(&format!("[{}]", operations.join(",")))).expect("a patch");
+        patch.apply(json("{}")).map(|_| ())
+    };
+    assert_eq!(apply(&[add("/a", &nested(200)), add(&path(200), &nested(50))]), Ok(()));
+    let copy = format!(r#"{{"op":"copy","from":"/a","path":"{}"}}"#, path(200));
+    for operations in
+        [[add("/a", &nested(200)), add(&path(200), &nested(100))], [add("/a", &nested(200)), copy]]
+    {
+        let error = apply(&operations).expect_err("too deep").to_string();
+        assert!(error.starts_with("exceeded max depth"), "{error}");
+    }
+}
+
 #[test]
 fn absent_fields_get_their_defaults() {
     let (universe, ty) = builtin("", "Pod");
