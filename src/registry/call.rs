@@ -58,7 +58,7 @@ impl<'a> Call<'a> {
         let own = target.served.kind.strategy;
         let strategy = match target.subresource.as_str() {
             "" => own,
-            name => own.subresource(name).ok_or_else(Status::no_such_path)?,
+            name => own.subresource(name).ok_or_else(|| without_road(target))?,
         };
         let mut call = Call::special(registry, caller, target, collection, options, dry_run);
         call.strategy = strategy;
@@ -249,4 +249,12 @@ pub(crate) fn forbidden(attributes: &Attributes, reason: &str) -> Status {
     }
     let about = copepod_meta::GroupResource::new(&attributes.group, &attributes.resource);
     Status::forbidden(&about, &attributes.name, &why)
+}
+
+/// A subresource that no strategy writes: 501 by name if it is served at all.
+fn without_road(target: &Target) -> Status {
+    if target.served.version().subresource(&target.subresource).is_none() {
+        return Status::no_such_path();
+    }
+    Status::not_implemented(&format!("{}/{}", target.served.group_resource(), target.subresource))
 }

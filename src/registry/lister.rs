@@ -15,9 +15,9 @@ use crate::errors;
 use crate::registry::Registry;
 use crate::write::Update;
 
-/// Decoded trees kept per resource: all roles and bindings of a large cluster, some 10 MiB. Resources with more objects are
+/// Decoded trees kept per resource: all roles and bindings of most clusters, a few MiB. Resources with more objects are
 /// read one at a time by those who decide.
-const TREES_MAX: usize = 4096;
+const TREES_MAX: usize = 1024;
 
 /// Trees of entries, decoded when first asked for.
 #[derive(Default)]

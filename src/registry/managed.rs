@@ -50,8 +50,8 @@ impl Writer<'_> {
         let empty = self.empty(&gvk);
         let live = live.map(|live| self.plain(live, &gvk));
         let new = self.plain(object, &gvk);
-        let owned = self.context(&gvk, &empty, |context| {
-            apply::update(context, live.as_ref().unwrap_or(&empty), &new, self.manager)
+        let owned = self.context(&gvk, empty, |context| {
+            apply::update(context, live.as_ref().unwrap_or(empty), &new, self.manager)
         });
         set_managed(object, owned);
     }
@@ -61,8 +61,8 @@ impl Writer<'_> {
         let gvk = self.served.gvk();
         let empty = self.empty(&gvk);
         let live = live.map(|live| self.plain(live, &gvk));
-        let applied = self.context(&gvk, &empty, |context| {
-            apply::apply(context, live.as_ref().unwrap_or(&empty), config, self.manager, force)
+        let applied = self.context(&gvk, empty, |context| {
+            apply::apply(context, live.as_ref().unwrap_or(empty), config, self.manager, force)
         });
         let applied = applied.map_err(apply_status)?;
         let types = &self.served.types;
@@ -99,8 +99,9 @@ impl Writer<'_> {
         codec::to_untyped(&object, &self.served.types, self.served.ty(), Some(gvk))
     }
 
-    fn empty(&self, gvk: &Gvk) -> Value {
-        codec::to_untyped(&Value::map(), &self.served.types, self.served.ty(), Some(gvk))
+    fn empty(&self, gvk: &Gvk) -> &Value {
+        let make = || codec::to_untyped(&Value::map(), &self.served.types, self.served.ty(), Some(gvk));
+        self.served.empty.get_or_init(make)
     }
 }
 

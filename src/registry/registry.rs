@@ -245,6 +245,7 @@ fn make_rows(
             index,
             types: Types::Builtin,
             kind: kind.clone(),
+            empty: OnceLock::new(),
             collection: collections.get(&name).cloned(),
         })
     };

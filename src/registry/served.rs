@@ -1,10 +1,10 @@
 //! What is served: one row a resource and version, replaced as a whole when the set changes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use copepod_kinds::Kind;
-use copepod_meta::{GroupResource, Gvk, Gvr};
+use copepod_meta::{GroupResource, Gvk, Gvr, Value};
 use copepod_schema::{Resource, ServedVersion, TypeId};
 
 use crate::collection::Collection;
@@ -20,6 +20,8 @@ pub struct Served {
     pub types: Types,
     /// How the kind behaves.
     pub kind: Kind,
+    /// The plain tree of an object with nothing in it, made when first needed.
+    pub(crate) empty: OnceLock<Value>,
     /// The stored objects behind it, shared by all its versions; none for reviews and the like.
     pub(crate) collection: Option<Arc<Collection>>,
 }

@@ -315,4 +315,31 @@ mod tests {
             assert!(find(group, plural).is_some(), "{group}/{plural}");
         }
     }
+
+    /// A subresource that discovery promises and that nothing here serves would be a 404 at run time.
+    #[test]
+    fn every_subresource_that_writes_has_a_road() {
+        let mut without = Vec::new();
+        for resource in copepod_schema::resources() {
+            let strategy = copepod_kinds::kind_of(resource).strategy;
+            let writes = |s: &&copepod_schema::Subresource| {
+                s.verbs.iter().any(|v| matches!(v.as_ref(), "create" | "update" | "patch"))
+            };
+            // Streams and proxies are the HTTP edge's.
+            let edge = |name: &str| matches!(name, "attach" | "exec" | "portforward" | "proxy" | "log");
+            let preferred = resource.versions.iter().take(1);
+            for subresource in preferred.flat_map(|v| v.subresources.iter()).filter(writes) {
+                let special = SPECIALS.iter().any(|row| {
+                    row.group == resource.group
+                        && row.plural == resource.plural
+                        && row.subresource == subresource.name
+                });
+                if !special && !edge(&subresource.name) && strategy.subresource(&subresource.name).is_none() {
+                    without.push(format!("{}.{}/{}", resource.plural, resource.group, subresource.name));
+                }
+            }
+        }
+        // Answered 501 by name; comes with the kind's own strategy.
+        assert_eq!(without, ["certificatesigningrequests.certificates.k8s.io/approval"]);
+    }
 }
