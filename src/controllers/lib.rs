@@ -17,15 +17,18 @@
 //!
 //! When it breaks: without the API nothing happens; after a restart every turn begins from what is observed.
 
+pub mod command;
 pub mod cluster_role_aggregation;
 pub mod common;
 pub mod config;
 pub mod context;
+pub mod cron_job;
 pub mod deployment;
 pub mod discovery;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage_collector;
+pub mod job;
 pub mod kinds;
 pub mod namespace;
 pub mod node_lifecycle;
@@ -34,6 +37,7 @@ pub mod replicaset;
 pub mod resource_quota;
 pub mod root_ca;
 pub mod serviceaccount;
+pub mod ttl_after_finished;
 
 use std::sync::Arc;
 
@@ -55,6 +59,9 @@ pub const CONTROLLERS: &[Controller] = &[
     Controller { name: "replicaset-controller", start: replicaset::start },
     Controller { name: "replicationcontroller-controller", start: replicaset::start_replication },
     Controller { name: "deployment-controller", start: deployment::start },
+    Controller { name: "job-controller", start: job::start },
+    Controller { name: "cronjob-controller", start: cron_job::start },
+    Controller { name: "ttl-after-finished-controller", start: ttl_after_finished::start },
     Controller { name: "endpointslice-controller", start: endpoint_slice::start },
     Controller { name: "endpoints-controller", start: endpoints::start },
     Controller { name: "node-lifecycle-controller", start: node_lifecycle::start },

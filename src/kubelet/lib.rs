@@ -38,6 +38,7 @@ pub mod objects;
 pub mod pod;
 pub mod probe;
 pub mod server;
+pub mod teardown;
 pub mod text;
 pub mod volume;
 pub mod wake;

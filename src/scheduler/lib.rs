@@ -8,6 +8,7 @@
 //! | [`filter`], [`score`], [`post_filter`] | one file a plugin | yes |
 //! | [`cycle`] | one decision | yes |
 //! | [`diagnosis`] | the text of "0/3 nodes are available" | yes |
+//! | [`command`] | the command line | no |
 //! | [`shell`] | watches, bindings, conditions, events: everything that waits | no |
 //!
 //! Invariants:
@@ -20,6 +21,7 @@
 //! When it breaks: without the API nothing is decided; a failed binding is taken back and the pod tried again.
 
 pub mod cluster;
+pub mod command;
 pub mod config;
 pub mod cycle;
 pub mod diagnosis;

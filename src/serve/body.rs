@@ -15,16 +15,41 @@ pub enum BodyError {
     Broken(String),
 }
 
-/// Reads all of a body, at most `bytes_max`. A body that announces more is refused unread.
+/// A client that is still sending does not read the refusal: its body is thrown away up to here ...
+const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// ... and for so long.
+const DRAIN_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+
+async fn drain<B>(mut body: std::pin::Pin<&mut B>)
+where
+    B: Body<Data = Bytes>,
+{
+    let all = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > DRAIN_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // Whether all of it came does not matter.
+    let _ended = tokio::time::timeout(DRAIN_TIME_MAX, all).await;
+}
+
+/// Reads all of a body, at most `bytes_max`. Of a larger one a part is thrown away, so that its client comes to
+/// read the refusal.
 pub async fn read<B>(body: B, bytes_max: usize) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes>,
     B::Error: std::fmt::Display,
 {
-    if body.size_hint().lower() > bytes_max as u64 {
+    let announced = body.size_hint().lower();
+    let mut body = std::pin::pin!(body);
+    if announced > bytes_max as u64 {
+        drain(body).await;
         return Err(BodyError::TooLarge(bytes_max));
     }
-    let mut body = std::pin::pin!(body);
     let mut first = Bytes::new();
     let mut rest: Option<BytesMut> = None;
     while let Some(frame) = body.frame().await {
@@ -32,6 +57,7 @@ where
         let Ok(data) = frame.into_data() else { continue };
         let so_far = rest.as_ref().map_or(first.len(), BytesMut::len);
         if so_far + data.len() > bytes_max {
+            drain(body).await;
             return Err(BodyError::TooLarge(bytes_max));
         }
         // Most bodies come in one frame, which is then handed on without a copy.

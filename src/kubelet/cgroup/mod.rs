@@ -135,6 +135,15 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Removes `kubepods` and, unless it is the machine's own, the root above it.
+    pub fn remove_all(&self) -> io::Result<()> {
+        let top = if self.root.is_empty() { format!("/{KUBEPODS}") } else { self.root.clone() };
+        for hierarchy in &self.hierarchies {
+            remove_tree(&self.place(hierarchy, &top))?;
+        }
+        Ok(())
+    }
+
     /// Uids of pods that have a cgroup.
     pub fn pods(&self) -> Vec<String> {
         let Some(hierarchy) = self.hierarchies.first() else { return Vec::new() };

@@ -1,0 +1,95 @@
+//! `copepod`: a cluster on this machine from one binary.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`settings`] | what `up` was told, kept in the data folder for the other commands |
+//! | [`layout`] | where everything lies below the data folder |
+//! | [`units`] | the processes of a cluster: started detached, found again, stopped |
+//! | [`components`] | the flags of each component, and running several in one process |
+//! | [`containerd`] | the configuration of the cluster's own containerd and of the pod network |
+//! | [`up`], [`down`], [`status`], [`doctor`], [`image`], [`kubeconfig`] | the commands |
+//!
+//! `copepod apiserver|controller-manager|scheduler|kubelet` are the separate programs under one name, flag for flag.
+
+mod components;
+mod containerd;
+mod doctor;
+mod down;
+mod image;
+mod kubeconfig;
+mod layout;
+mod settings;
+mod status;
+mod units;
+mod up;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Returns freed memory to the machine within a second and keeps few arenas: most of the time there is little to do.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// A Kubernetes cluster on this machine, from one binary.
+#[derive(Debug, Parser)]
+#[command(name = "copepod", version, propagate_version = true)]
+struct Arguments {
+    /// Where the cluster keeps its state.
+    #[arg(long, global = true, default_value = layout::DEFAULT_DATA_DIR)]
+    data_dir: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the cluster, or what of it is not running, and wait until its node is ready.
+    Up(up::Up),
+    /// Stop the cluster and its pods.
+    Down(down::Down),
+    /// Say what runs, how much memory it takes and how long its certificates are good.
+    Status,
+    /// Check whether this machine has what a cluster needs; name the command that mends what is missing.
+    Doctor,
+    /// Print an administrator's kubeconfig.
+    Kubeconfig,
+    /// Container images of the node.
+    #[command(subcommand)]
+    Image(image::Image),
+    /// Run all components in this process, in the foreground. `up` starts this in the background.
+    #[command(hide = true)]
+    Run,
+}
+
+fn main() -> ExitCode {
+    copepod_serve::install_crypto_provider();
+    let mut arguments: Vec<String> = std::env::args().collect();
+    // The components have command lines of their own.
+    if let Some(component) = arguments.get(1).and_then(|name| components::find(name)) {
+        arguments.remove(1);
+        arguments[0] = format!("copepod {}", component.name);
+        return finish(components::run_one(component, arguments));
+    }
+    let Arguments { data_dir, command } = Arguments::parse();
+    let layout = layout::Layout::new(data_dir);
+    finish(match command {
+        Command::Up(up) => up.run(&layout),
+        Command::Down(down) => down.run(&layout),
+        Command::Status => status::run(&layout),
+        Command::Doctor => doctor::run(&layout),
+        Command::Kubeconfig => kubeconfig::print(&layout),
+        Command::Image(image) => image.run(&layout),
+        Command::Run => settings::Settings::load(&layout).and_then(|s| components::run_all(&layout, &s)),
+    })
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! `copepod up`: makes what is missing, starts what does not run, waits until the node is ready. Doing it twice is as good
+//! as once.
+
+use crate::layout::Layout;
+use crate::settings::{Settings, Storage};
+use crate::units::{self, Unit};
+use crate::{components, containerd, doctor, image, kubeconfig};
+use anyhow::{Context as _, bail};
+use clap::Args;
+use copepod_pki::files::{self, Mode};
+use copepod_pki::{ClusterPki, ClusterSpec};
+use std::net::{IpAddr, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Start the cluster, or what of it is not running, and wait until its node is ready.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Keep objects in an etcd started from this program instead of in the embedded store.
+    #[arg(long, value_name = "PROGRAM", num_args = 0..=1, default_missing_value = "etcd", conflicts_with = "etcd_servers")]
+    etcd: Option<String>,
+    /// Keep objects in this etcd instead of in the embedded store.
+    #[arg(long, value_name = "URLS")]
+    etcd_servers: Option<String>,
+    /// Run each component in a process of its own.
+    #[arg(long)]
+    separate: bool,
+    /// Name of this machine's node [default: the host name].
+    #[arg(long)]
+    node_name: Option<String>,
+    /// Address of this machine's node [default: that of the default route].
+    #[arg(long)]
+    node_ip: Option<IpAddr>,
+    /// Address that the API server listens on.
+    #[arg(long)]
+    bind_address: Option<IpAddr>,
+    /// Port of the API server [default: 6443].
+    #[arg(long)]
+    secure_port: Option<u16>,
+    /// Port of the kubelet [default: 10250].
+    #[arg(long)]
+    kubelet_port: Option<u16>,
+    /// Health port of the controller manager [default: 10257].
+    #[arg(long)]
+    controller_manager_port: Option<u16>,
+    /// Health port of the scheduler [default: 10259].
+    #[arg(long)]
+    scheduler_port: Option<u16>,
+    /// Addresses of pods [default: 10.244.0.0/24].
+    #[arg(long)]
+    pod_cidr: Option<String>,
+    /// Addresses of services [default: 10.96.0.0/12].
+    #[arg(long)]
+    service_cidr: Option<String>,
+    /// Name of the bridge that pods hang on [default: copepod0].
+    #[arg(long)]
+    bridge: Option<String>,
+    /// Name of the context in the kubeconfig [default: copepod].
+    #[arg(long)]
+    context: Option<String>,
+    /// Do not touch the kubeconfig of the user.
+    #[arg(long)]
+    no_kubeconfig: bool,
+    /// Images to load into the node before it is ready: tar files.
+    #[arg(long = "load", value_name = "FILE")]
+    images: Vec<PathBuf>,
+    /// How long to wait for the node, in seconds.
+    #[arg(long, default_value_t = 60)]
+    timeout: u64,
+}
+
+/// Names of the processes that a cluster with these settings has, in the order of their start.
+pub fn unit_names(settings: &Settings) -> Vec<&'static str> {
+    let mut names = vec!["containerd"];
+    if matches!(settings.storage, Storage::Etcd { .. }) {
+        names.push("etcd");
+    }
+    match settings.separate {
+        true => names.extend(components::COMPONENTS.iter().map(|c| c.name)),
+        false => names.push("copepod"),
+    }
+    names
+}
+
+/// The address that packets to elsewhere leave from; nothing is sent to find it.
+fn default_address() -> IpAddr {
+    let ask = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect("192.0.2.1:9")?;
+        Ok(socket.local_addr()?.ip())
+    };
+    ask().unwrap_or(IpAddr::from([127, 0, 0, 1]))
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    Ok(name.trim().to_lowercase())
+}
+
+/// The address of the `kubernetes` Service: the first of the range.
+fn service_address(cidr: &str) -> anyhow::Result<IpAddr> {
+    let base = cidr.split_once('/').and_then(|(base, _)| base.parse::<std::net::Ipv4Addr>().ok());
+    let base = base.with_context(|| format!("--service-cidr={cidr} is not an IPv4 range such as 10.96.0.0/12"))?;
+    Ok(IpAddr::from((u32::from(base) + 1).to_be_bytes()))
+}
+
+impl Up {
+    /// Runs the command.
+    pub fn run(&self, layout: &Layout) -> anyhow::Result<()> {
+        doctor::require(layout)?;
+        let started = Instant::now();
+        for dir in ["run", "log", "kubeconfig", "containerd", "cni", "manifests", "kubelet", "store"] {
+            files::private_dir(&layout.join(dir))?;
+        }
+        let before = Settings::read(layout)?;
+        let settings = self.settings(before.clone())?;
+        if let Some(before) = before.filter(|b| *b != settings) {
+            self.refuse_changes_while_running(layout, &before)?;
+        }
+        settings.save(layout)?;
+        self.prepare(layout, &settings)?;
+
+        for unit in units(layout, &settings)? {
+            if units::start(layout, &unit)? {
+                eprintln!("{:>6.1} s  started {}", started.elapsed().as_secs_f64(), unit.name);
+            }
+            if unit.name == "containerd" {
+                self.wait_for_containerd(layout)?;
+                for file in &self.images {
+                    for name in image::load(layout, file)? {
+                        eprintln!("{:>6.1} s  loaded {name}", started.elapsed().as_secs_f64());
+                    }
+                }
+            }
+        }
+        self.wait_for_api(layout, &settings)?;
+        eprintln!("{:>6.1} s  the API server is ready", started.elapsed().as_secs_f64());
+        self.wait_for_node(layout, &settings)?;
+        eprintln!("{:>6.1} s  node {} is ready", started.elapsed().as_secs_f64(), settings.node_name);
+        self.say_what_next(layout, &settings)
+    }
+
+    /// Flags, then what a former `up` was told, then the defaults.
+    fn settings(&self, before: Option<Settings>) -> anyhow::Result<Settings> {
+        let default = match before {
+            Some(before) => before,
+            None => Settings {
+                node_name: host_name()?,
+                node_ip: default_address(),
+                bind_address: [0, 0, 0, 0].into(),
+                secure_port: 6443,
+                kubelet_port: 10250,
+                controller_manager_port: 10257,
+                scheduler_port: 10259,
+                storage: Storage::Embedded,
+                separate: self.separate,
+                pod_cidr: "10.244.0.0/24".into(),
+                service_cidr: "10.96.0.0/12".into(),
+                bridge: "copepod0".into(),
+                domain: "cluster.local".into(),
+                context: "copepod".into(),
+            },
+        };
+        let storage = match (&self.etcd, &self.etcd_servers) {
+            (Some(program), _) => {
+                let found = doctor::find_program(program).or_else(|| PathBuf::from(program).canonicalize().ok());
+                let program = found.with_context(|| {
+                    format!("there is no etcd program {program:?}: build one with 'hack/tools etcd' or install one")
+                })?;
+                let port = match default.storage {
+                    Storage::Etcd { port, .. } => port,
+                    _ => default.secure_port.saturating_add(1000),
+                };
+                Storage::Etcd { program: program.display().to_string(), port }
+            }
+            (None, Some(servers)) => Storage::External { servers: servers.clone() },
+            (None, None) => default.storage,
+        };
+        Ok(Settings {
+            node_name: self.node_name.clone().unwrap_or(default.node_name),
+            node_ip: self.node_ip.unwrap_or(default.node_ip),
+            bind_address: self.bind_address.unwrap_or(default.bind_address),
+            secure_port: self.secure_port.unwrap_or(default.secure_port),
+            kubelet_port: self.kubelet_port.unwrap_or(default.kubelet_port),
+            controller_manager_port: self.controller_manager_port.unwrap_or(default.controller_manager_port),
+            scheduler_port: self.scheduler_port.unwrap_or(default.scheduler_port),
+            storage,
+            separate: self.separate || default.separate,
+            pod_cidr: self.pod_cidr.clone().unwrap_or(default.pod_cidr),
+            service_cidr: self.service_cidr.clone().unwrap_or(default.service_cidr),
+            bridge: self.bridge.clone().unwrap_or(default.bridge),
+            domain: default.domain,
+            context: self.context.clone().unwrap_or(default.context),
+        })
+    }
+
+    fn refuse_changes_while_running(&self, layout: &Layout, before: &Settings) -> anyhow::Result<()> {
+        for name in unit_names(before) {
+            if units::running(layout, name)?.is_some() {
+                bail!("the cluster runs with other settings: stop it with 'copepod down' first");
+            }
+        }
+        Ok(())
+    }
+
+    /// Certificates, kubeconfigs, configuration of containerd.
+    fn prepare(&self, layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
+        let spec = ClusterSpec {
+            node_name: settings.node_name.clone(),
+            addresses: vec![[127, 0, 0, 1].into(), settings.node_ip],
+            service_address: service_address(&settings.service_cidr)?,
+            domain: settings.domain.clone(),
+        };
+        ClusterPki::ensure(&layout.pki(), &spec)?;
+        for component in components::COMPONENTS.iter().filter(|c| !c.leaf.is_empty()) {
+            let text = kubeconfig::render(layout, settings, component.leaf)?;
+            files::write(&layout.kubeconfig(component.name), text.as_bytes(), Mode::Private)?;
+        }
+        let admin = kubeconfig::render(layout, settings, "admin")?;
+        files::write(&layout.kubeconfig("admin"), admin.as_bytes(), Mode::Private)?;
+        containerd::write_config(layout, settings)
+    }
+
+    fn wait(&self, layout: &Layout, unit: &str, what: &str, mut ready: impl FnMut() -> bool) -> anyhow::Result<()> {
+        let until = Instant::now() + Duration::from_secs(self.timeout);
+        while !ready() {
+            let alive = units::running(layout, unit)?.is_some();
+            if !alive || Instant::now() > until {
+                let how = if alive { "is not ready in time" } else { "ended" };
+                let (log, tail) = (layout.log(unit), units::log_tail(layout, unit));
+                bail!("{what}: {unit} {how}; the end of {}:\n{tail}", log.display());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    fn wait_for_containerd(&self, layout: &Layout) -> anyhow::Result<()> {
+        let socket = layout.containerd_socket();
+        self.wait(layout, "containerd", "waiting for containerd", || UnixStream::connect(&socket).is_ok())
+    }
+
+    fn wait_for_api(&self, layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
+        let unit = if settings.separate { "apiserver" } else { "copepod" };
+        let address = (IpAddr::from([127, 0, 0, 1]), settings.secure_port);
+        self.wait(layout, unit, "waiting for the API server", || TcpStream::connect(address).is_ok())
+    }
+
+    /// Follows the node object until its Ready condition is true.
+    fn wait_for_node(&self, layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
+        let file = layout.kubeconfig("admin");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let waited = runtime.block_on(async {
+            let wait = node_ready(&file, &settings.node_name);
+            tokio::time::timeout(Duration::from_secs(self.timeout), wait).await
+        });
+        let unit = if settings.separate { "kubelet" } else { "copepod" };
+        match waited {
+            Ok(result) => result,
+            Err(_) => bail!(
+                "node {} is not ready after {} s; the end of {}:\n{}",
+                settings.node_name,
+                self.timeout,
+                layout.log(unit).display(),
+                units::log_tail(layout, unit)
+            ),
+        }
+    }
+
+    fn say_what_next(&self, layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
+        let mut kubectl = format!("kubectl --kubeconfig {}", layout.kubeconfig("admin").display());
+        if let (false, Some(file)) = (self.no_kubeconfig, kubeconfig::user_file()) {
+            kubeconfig::merge(layout, settings, &file)?;
+            eprintln!("          context {:?} is in {}", settings.context, file.display());
+            kubectl = format!("kubectl --context {}", settings.context);
+        }
+        println!("The cluster is up. Try:\n  {kubectl} get nodes\n  {kubectl} run web --image={}", WEB_IMAGE);
+        println!("  {kubectl} get pods --watch\n  copepod status");
+        Ok(())
+    }
+}
+
+/// The demo image that `hack/images` makes.
+const WEB_IMAGE: &str = "localhost/copepod/web:1";
+
+/// All processes of the cluster.
+fn units(layout: &Layout, settings: &Settings) -> anyhow::Result<Vec<Unit>> {
+    let own = std::env::current_exe().context("which program is this?")?.display().to_string();
+    let containerd = doctor::find_program("containerd").context("containerd is missing: apt-get install containerd")?;
+    let config = layout.join("containerd/config.toml").display().to_string();
+    let mut out =
+        vec![Unit { name: "containerd", command: vec![containerd.display().to_string(), "--config".into(), config] }];
+    if let Storage::Etcd { program, port } = &settings.storage {
+        out.push(Unit { name: "etcd", command: etcd_command(layout, program, *port) });
+    }
+    if settings.separate {
+        for component in &components::COMPONENTS {
+            let mut command = vec![own.clone(), component.name.to_string()];
+            command.extend(component.arguments(layout, settings).into_iter().skip(1));
+            out.push(Unit { name: component.name, command });
+        }
+    } else {
+        let root = layout.root().display().to_string();
+        out.push(Unit { name: "copepod", command: vec![own, "--data-dir".into(), root, "run".into()] });
+    }
+    Ok(out)
+}
+
+/// A single member that only this machine reaches.
+fn etcd_command(layout: &Layout, program: &str, port: u16) -> Vec<String> {
+    let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", port + 1));
+    let mut out = vec![program.to_string()];
+    for (name, value) in [
+        ("name", "copepod"),
+        ("data-dir", &layout.join("etcd").display().to_string()),
+        ("listen-client-urls", &client),
+        ("advertise-client-urls", &client),
+        ("listen-peer-urls", &peer),
+        ("initial-advertise-peer-urls", &peer),
+        ("initial-cluster", &format!("copepod={peer}")),
+        ("log-level", "warn"),
+    ] {
+        out.push(format!("--{name}={value}"));
+    }
+    out
+}
+
+/// Waits by watch, not by asking again and again. Before the kubelet has registered there is nothing yet; that too is
+/// seen by the watch.
+async fn node_ready(kubeconfig: &std::path::Path, node: &str) -> anyhow::Result<()> {
+    use futures::StreamExt as _;
+    use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+    use kube::runtime::{WatchStreamExt as _, watcher};
+    let config = kube::config::Kubeconfig::read_from(kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;
+    let client = kube::Client::try_from(config)?;
+    let nodes = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Node"));
+    let api: Api<DynamicObject> = Api::all_with(client, &nodes);
+    let only = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    let mut changes = watcher(api, only).default_backoff().applied_objects().boxed();
+    while let Some(change) = changes.next().await {
+        // The watcher comes back by itself after an error: the server may still be starting.
+        let Ok(object) = change else { continue };
+        let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        if conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
+            return Ok(());
+        }
+    }
+    bail!("the watch on node {node} ended")
+}

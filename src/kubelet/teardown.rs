@@ -1,0 +1,37 @@
+//! Taking a node away: what is left on the machine when nobody will manage its pods any more.
+//!
+//! Not part of the agent: an agent that ends leaves its pods running.
+
+use std::io;
+use std::path::Path;
+
+use copepod_cri::{CriClient, CriError, Runtime};
+use futures::StreamExt as _;
+
+use crate::cgroup::Cgroups;
+
+/// Sandboxes stopped at a time.
+const AT_ONCE: usize = 8;
+
+/// Stops and removes all pods of the runtime at `socket`; how many there were. CNI gives their addresses back.
+pub async fn remove_all_pods(socket: &Path) -> Result<usize, CriError> {
+    let runtime = CriClient::new(&format!("unix://{}", socket.display()), None)?;
+    let sandboxes = runtime.list_pod_sandboxes(None).await?;
+    let count = sandboxes.len();
+    let runtime = &runtime;
+    let mut removals = futures::stream::iter(sandboxes)
+        .map(|sandbox| async move {
+            runtime.stop_pod_sandbox(&sandbox.id).await?;
+            runtime.remove_pod_sandbox(&sandbox.id).await
+        })
+        .buffer_unordered(AT_ONCE);
+    while let Some(removed) = removals.next().await {
+        removed?;
+    }
+    Ok(count)
+}
+
+/// Removes the cgroups that an agent with this `--cgroup-root` made.
+pub fn remove_cgroups(root: &str) -> io::Result<()> {
+    Cgroups::new(root, true)?.remove_all()
+}
