@@ -201,3 +201,33 @@ async fn exec_runs_in_the_container() {
     })
     .await;
 }
+
+/// What a pod costs in bare calls, for comparison with the node agent's own time. Prints; judges nothing.
+#[tokio::test]
+#[ignore = "a measurement: run it alone, with --nocapture, on a named runtime"]
+async fn bare_calls_timed() {
+    let Ok(endpoint) = std::env::var("COPEPOD_CRI_ENDPOINT") else { return };
+    let image =
+        std::env::var("COPEPOD_CRI_IMAGE").unwrap_or_else(|_| "docker.io/library/busybox:latest".into());
+    let runtime: Box<dyn Runtime> = Box::new(CriClient::new(&endpoint, None).expect("a unix socket"));
+    let mut fixture = Fixture {
+        runtime,
+        image,
+        uid: String::new(),
+        logs: tempfile::tempdir().expect("a temporary directory"),
+    };
+    let mut totals = Vec::new();
+    for round in 0..20 {
+        fixture.uid = format!("timed-{}-{round}", std::process::id());
+        let runtime = fixture.runtime.as_ref();
+        let begun = std::time::Instant::now();
+        let sandbox = runtime.run_pod_sandbox(fixture.sandbox(), "").await.expect("a sandbox");
+        let config = fixture.container("main", "sleep 1000");
+        let id = runtime.create_container(&sandbox, config, fixture.sandbox()).await.expect("a container");
+        runtime.start_container(&id).await.expect("started");
+        totals.push(begun.elapsed().as_millis());
+        runtime.remove_pod_sandbox(&sandbox).await.expect("removed");
+    }
+    totals.sort_unstable();
+    println!("sandbox + create + start, ms: min {} median {} max {}", totals[0], totals[10], totals[19]);
+}

@@ -20,7 +20,7 @@ use crate::{CriError, EventKind, ExecOutput, Runtime, RuntimeEvent, api};
 /// Events a slow consumer may lag behind before it is cut off and has to relist.
 const EVENTS_MAX: usize = 1024;
 
-/// The fake. Time is a counter of its own: every state change is one nanosecond later than the one before.
+/// The fake. Its time is the machine's, but no two changes of state have the same.
 pub struct FakeRuntime {
     state: Mutex<State>,
     clock_nanos: AtomicI64,
@@ -49,7 +49,7 @@ impl Default for FakeRuntime {
     fn default() -> Self {
         FakeRuntime {
             state: Mutex::default(),
-            clock_nanos: AtomicI64::new(1_000_000_000_000),
+            clock_nanos: AtomicI64::new(0),
             events: broadcast::channel(EVENTS_MAX).0,
         }
     }
@@ -106,7 +106,10 @@ impl FakeRuntime {
     }
 
     fn now(&self) -> i64 {
-        self.clock_nanos.fetch_add(1, Ordering::Relaxed)
+        let real = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let real = i64::try_from(real.as_nanos()).unwrap_or(i64::MAX - 1);
+        let before = self.clock_nanos.fetch_max(real, Ordering::Relaxed);
+        if before < real { real } else { self.clock_nanos.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
     fn emit(&self, id: &str, kind: EventKind) {

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::Frame;
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+
+/// Body of an answer.
+type Answer = BoxBody<Bytes, Infallible>;
 
 /// The server's state.
 #[derive(Default)]
@@ -79,7 +82,7 @@ impl FakeApi {
         self.state.lock().patches.clone()
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    async fn answer(&self, request: Request<Body>) -> Response<Answer> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let path = parts.uri.path().trim_start_matches('/').to_owned();
@@ -97,7 +100,7 @@ impl FakeApi {
             (&Method::GET, _) if watch => {
                 // Nothing ever changes here.
                 let silent = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>();
-                Response::new(Body::wrap_body(StreamBody::new(silent)))
+                Response::new(BodyExt::boxed(StreamBody::new(silent)))
             }
             (&Method::GET, ["api", "v1", "services"]) => ok(
                 &json!({"kind": "ServiceList", "apiVersion": "v1", "items": [], "metadata": {"resourceVersion": "1"}}),
@@ -113,15 +116,15 @@ impl FakeApi {
         }
     }
 
-    fn watch(&self) -> Response<Body> {
+    fn watch(&self) -> Response<Answer> {
         let (sender, mut receiver) = mpsc::channel(256);
         self.state.lock().watchers.push(sender);
         let stream = futures::stream::poll_fn(move |context| receiver.poll_recv(context))
             .map(|bytes: Bytes| Ok::<_, Infallible>(Frame::data(bytes)));
-        Response::new(Body::wrap_body(StreamBody::new(stream)))
+        Response::new(BodyExt::boxed(StreamBody::new(stream)))
     }
 
-    fn patch(&self, key: &str, body: &[u8]) -> Response<Body> {
+    fn patch(&self, key: &str, body: &[u8]) -> Response<Answer> {
         let patch: Value = serde_json::from_slice(body).unwrap_or_default();
         let mut state = self.state.lock();
         state.patches.push(patch.clone());
@@ -138,7 +141,7 @@ impl FakeApi {
         ok(&pod)
     }
 
-    fn remove(&self, key: &str) -> Response<Body> {
+    fn remove(&self, key: &str) -> Response<Answer> {
         let mut state = self.state.lock();
         let Some(mut pod) = state.pods.remove(key) else { return not_found(key) };
         state.stamp(&mut pod);
@@ -189,15 +192,15 @@ fn key_of(pod: &Value) -> String {
     format!("{}/{}", text("namespace"), text("name"))
 }
 
-fn ok(value: &Value) -> Response<Body> {
-    Response::new(Body::wrap_body(Full::new(Bytes::from(value.to_string()))))
+fn ok(value: &Value) -> Response<Answer> {
+    Response::new(Full::new(Bytes::from(value.to_string())).boxed())
 }
 
-fn not_found(what: &str) -> Response<Body> {
+fn not_found(what: &str) -> Response<Answer> {
     error(StatusCode::NOT_FOUND, "NotFound", what)
 }
 
-fn error(code: StatusCode, reason: &str, what: &str) -> Response<Body> {
+fn error(code: StatusCode, reason: &str, what: &str) -> Response<Answer> {
     let mut response = ok(&json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code.as_u16(),
         "message": format!("{what}: {reason}"), "metadata": {}

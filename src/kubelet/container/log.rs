@@ -102,6 +102,8 @@ where
     let mut line = Vec::new();
     // After the container's end the rest is read once more: it may have written between the last read and its end.
     let mut last_round = false;
+    // The file after a rotation, until the one before it is read to its end.
+    let mut successor = None;
     loop {
         let read = reader.read_until(b'\n', &mut line).await?;
         if read > 0 && line.ends_with(b"\n") {
@@ -116,9 +118,14 @@ where
         if last_round {
             return Ok(());
         }
-        if let Some(next) = exchanged(path, reader.get_ref()).await? {
+        if let Some(next) = successor.take() {
             reader = BufReader::with_capacity(CHUNK_BYTES, next);
             line.clear();
+            continue;
+        }
+        successor = exchanged(path, reader.get_ref()).await?;
+        if successor.is_some() {
+            // Once more to the end: the old file was written to until the new one was there.
             continue;
         }
         tokio::select! {

@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use copepod_client::events::EventType;
 use copepod_cri::EventKind;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     act::{clean, kill_pod},
+    admit::{Rejection, Room, admit},
     manifest,
     model::{is_mirror, is_static, names, uid},
     observe::{Cache, observe},
@@ -30,7 +32,7 @@ use super::{
 };
 use crate::{
     container::labels,
-    context::Context,
+    context::{Context, pod_reference},
     volume::{self, teardown},
     wake::Cause,
 };
@@ -268,8 +270,9 @@ impl Manager {
 
     fn spawn(&mut self, update: Update) {
         let pod_uid = uid(&update.pod).to_owned();
+        let rejection = self.judge(&update);
         let (updates, receiver) = watch::channel(update);
-        let worker = Worker::new(self.context.clone(), receiver);
+        let worker = Worker::new(self.context.clone(), receiver, rejection);
         let (changes, done) = (self.changes.clone(), pod_uid.clone());
         let task = tokio::spawn(async move {
             worker.run().await;
@@ -277,6 +280,27 @@ impl Manager {
             let _ = changes.send(Change::Done(done)).await;
         });
         self.workers.insert(pod_uid, Handle { updates, task });
+    }
+
+    /// Whether there is room for a pod that no agent has seen before.
+    fn judge(&self, update: &Update) -> Option<Rejection> {
+        let seen = update.pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+        if seen || update.gone || super::model::is_deleted(&update.pod) {
+            return None;
+        }
+        let active = |pod: &Arc<Pod>| {
+            let status = self.context.pods.status(uid(pod)).or_else(|| pod.status.clone());
+            let phase = status.and_then(|status| status.phase);
+            !matches!(phase.as_deref(), Some("Succeeded" | "Failed"))
+        };
+        let others: Vec<Arc<Pod>> =
+            self.workers.values().map(|handle| handle.updates.borrow().pod.clone()).filter(active).collect();
+        let (cpu_milli, memory) = self.context.machine.allocatable(&self.context.config);
+        let room = Room { cpu_milli, memory, pods: i64::from(self.context.config.max_pods) };
+        let (reason, message) = admit(&update.pod, others.iter().map(Arc::as_ref), room).err()?;
+        let reference = pod_reference(&update.pod);
+        self.context.recorder.event(&reference, EventType::Warning, &reason, message.clone());
+        Some((reason, message))
     }
 
     fn done(&mut self, pod_uid: &str) {

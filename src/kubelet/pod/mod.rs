@@ -6,6 +6,7 @@
 //! | [`observe`] | from the runtime's answers to [`model::Observed`] |
 //! | [`plan`] | the decision, pure |
 //! | [`status`], [`conditions`] | the API's status, pure |
+//! | [`admit`] | whether a new pod fits, pure |
 //! | [`act`] | starting and stopping sandboxes and containers |
 //! | [`worker`] | one task a pod: observe, plan, act, tell |
 //! | [`manager`] | workers and the sources that feed them |
@@ -13,6 +14,7 @@
 //! | [`manifest`] | static pods from files, and their mirrors |
 
 pub mod act;
+pub mod admit;
 pub mod backoff;
 mod conditions;
 #[cfg(test)]

@@ -95,7 +95,8 @@ pub fn generate(inputs: StatusInputs<'_>) -> PodStatus {
 
 fn fill_addresses(inputs: StatusInputs<'_>, status: &mut PodStatus) {
     let StatusInputs { pod, observed, host_ips, .. } = inputs;
-    let mut pod_ips: Vec<String> = observed.ips().iter().filter(|ip| !ip.is_empty()).take(2).cloned().collect();
+    let mut pod_ips: Vec<String> =
+        observed.ips().iter().filter(|ip| !ip.is_empty()).take(2).cloned().collect();
     if observed.active_sandbox().is_none() {
         // A pod that ended keeps the address it had. upstream: kubelet/pleg/generic.go getPodIPs
         pod_ips = inputs.old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();

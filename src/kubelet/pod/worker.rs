@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use super::{
     act::{self, StartError, StartInputs, clean, create_sandbox, kill_container, kill_pod, start_container},
+    admit,
     backoff::{Backoff, later},
     model::{
         ContainerKind, Observed, ProbeResults, RunState, find_container, is_deleted, is_sidecar, spec, uid,
@@ -99,7 +100,7 @@ pub struct Worker {
     retries: HashMap<String, Timestamp>,
     status: PodStatus,
     /// Phase, reason and message that overrule what the containers say.
-    verdict: Option<(&'static str, &'static str, String)>,
+    verdict: Option<(&'static str, String, String)>,
     mounted: Option<Mounted>,
     volume_delay: Duration,
     /// Ends that were announced and not seen yet, with the number of looks so far.
@@ -111,7 +112,12 @@ pub struct Worker {
 
 impl Worker {
     /// A worker for the pod of `updates`.
-    pub fn new(context: Arc<Context>, updates: watch::Receiver<Update>) -> Self {
+    /// `rejection`: the node has no room for it, so that it fails at once.
+    pub fn new(
+        context: Arc<Context>,
+        updates: watch::Receiver<Update>,
+        rejection: Option<admit::Rejection>,
+    ) -> Self {
         let update = updates.borrow().clone();
         let uid = uid(&update.pod).to_owned();
         let object = update.api_object();
@@ -129,7 +135,8 @@ impl Worker {
             retries: HashMap::new(),
             seen_running: status.phase.as_deref() == Some("Running"),
             status,
-            verdict: None,
+            verdict: rejection
+                .map(|(reason, message)| ("Failed", reason, format!("Pod was rejected: {message}"))),
             mounted: None,
             volume_delay: VOLUME_RETRY_MIN,
             announced: HashMap::new(),
@@ -188,12 +195,16 @@ impl Worker {
                     return Some(later(Timestamp::now(), RETRY));
                 }
             };
-            if causes.has(Cause::Objects) && self.mounted.is_some() {
+            // After a change, when a token is due, and once for a pod that an agent before this one started.
+            let due = self.mounted.as_ref().and_then(|mounted| mounted.refresh_at);
+            let stale = causes.has(Cause::Objects) || due.is_some_and(|due| due <= Timestamp::now());
+            let adopted = self.mounted.is_none() && observed.active_sandbox().is_some();
+            if (stale && self.mounted.is_some()) || (adopted && !self.retries.contains_key("")) {
                 self.set_up_volumes(update, &observed).await;
             }
             if self.past_deadline(&update.pod) {
                 let message = "Pod was active on the node longer than the specified deadline";
-                self.verdict = Some(("Failed", "DeadlineExceeded", message.into()));
+                self.verdict = Some(("Failed", "DeadlineExceeded".into(), message.into()));
                 let reference = pod_reference(&update.pod);
                 self.context.recorder.event(&reference, EventType::Normal, "DeadlineExceeded", message);
                 return Some(Timestamp::now());
@@ -542,7 +553,7 @@ impl Worker {
         });
         if let Some((phase, reason, message)) = &self.verdict {
             status.phase = Some((*phase).into());
-            status.reason = Some((*reason).into());
+            status.reason = Some(reason.clone());
             status.message = Some(message.clone());
         }
         if !self.seen_running && status.phase.as_deref() == Some("Running") {
