@@ -264,6 +264,23 @@ impl<K: Clone + Eq + Hash> State<K> {
     }
 }
 
+/// Why a turn failed, as the log tells it.
+pub trait Failure: Send + 'static {
+    /// What happened, in one line.
+    fn message(&self) -> String;
+    /// Whether this is part of normal work: another writer was faster.
+    fn is_expected(&self) -> bool;
+}
+
+impl Failure for kube::Error {
+    fn message(&self) -> String {
+        crate::rest::message(self)
+    }
+    fn is_expected(&self) -> bool {
+        crate::rest::is_conflict(self)
+    }
+}
+
 /// What a worker wants for its key after a turn that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -283,7 +300,7 @@ pub async fn run_workers<K, E, F, W>(
     work: W,
 ) where
     K: Clone + Eq + Hash + std::fmt::Debug + Send + Sync + 'static,
-    E: std::fmt::Display + Send + 'static,
+    E: Failure,
     F: Future<Output = Result<Next, E>> + Send + 'static,
     W: Fn(K) -> F + Send + Sync + 'static,
 {
@@ -301,7 +318,13 @@ pub async fn run_workers<K, E, F, W>(
                         }
                     }
                     Err(error) => {
-                        tracing::warn!(controller = name, ?key, failures = queue.failures(&key) + 1, %error, "will try again");
+                        let (failures, error, expected) =
+                            (queue.failures(&key) + 1, error.message(), error.is_expected());
+                        if expected {
+                            tracing::debug!(controller = name, ?key, failures, error, "will try again");
+                        } else {
+                            tracing::warn!(controller = name, ?key, failures, error, "will try again");
+                        }
                         queue.add_rate_limited(key.clone());
                     }
                 }
@@ -321,6 +344,15 @@ pub async fn run_workers<K, E, F, W>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Failure for &'static str {
+        fn message(&self) -> String {
+            (*self).to_owned()
+        }
+        fn is_expected(&self) -> bool {
+            false
+        }
+    }
 
     async fn take(queue: &WorkQueue<&'static str>) -> Option<&'static str> {
         tokio::time::timeout(Duration::from_millis(1), queue.get()).await.ok().flatten()

@@ -17,8 +17,8 @@
 //!
 //! When it breaks: without the API nothing happens; after a restart every turn begins from what is observed.
 
-pub mod command;
 pub mod cluster_role_aggregation;
+pub mod command;
 pub mod common;
 pub mod config;
 pub mod context;

@@ -138,6 +138,10 @@ fn of_family(
         let kept = unused.pop();
         contents.push((kept, json!([]), Vec::new()));
     }
+    // A slice that is not needed any more becomes one that is: readers see one change instead of two.
+    for content in contents.iter_mut().filter(|(slice, ..)| slice.is_none()) {
+        content.0 = unused.pop();
+    }
     let mut actions: Vec<Action> =
         unused.iter().map(|slice| Action::Delete(slice.metadata.name().into())).collect();
     for (slice, ports, endpoints) in contents {

@@ -17,8 +17,8 @@ const PAGE: usize = 500;
 #[derive(Deserialize)]
 struct MetadataList {
     metadata: ListMetadata,
-    #[serde(default)]
-    items: Vec<Item>,
+    /// An empty list of metadata may be `null`.
+    items: Option<Vec<Item>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -127,7 +127,7 @@ async fn list(
         let request =
             Request::get(path).header("accept", ACCEPT).body(Vec::new()).map_err(kube::Error::HttpError)?;
         let page: MetadataList = client.request(request).await?;
-        out.extend(page.items.into_iter().map(|item| item.metadata));
+        out.extend(page.items.into_iter().flatten().map(|item| item.metadata));
         next = page.metadata.next;
         if next.is_empty() {
             return Ok(out);
