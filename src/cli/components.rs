@@ -178,7 +178,6 @@ fn controller_manager_flags(layout: &Layout, settings: &Settings) -> Vec<String>
         flag("bind-address", "127.0.0.1"),
         flag("secure-port", settings.controller_manager_port),
         flag("root-ca-file", layout.pki().join("ca.crt").display()),
-        flag("cluster-cidr", &settings.pod_cidr),
     ]
 }
 

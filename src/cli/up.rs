@@ -251,21 +251,21 @@ impl Up {
     fn wait_for_node(&self, layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
         let file = layout.kubeconfig("admin");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let waited = runtime.block_on(async {
-            let wait = node_ready(&file, &settings.node_name);
-            tokio::time::timeout(Duration::from_secs(self.timeout), wait).await
-        });
         let unit = if settings.separate { "kubelet" } else { "copepod" };
-        match waited {
-            Ok(result) => result,
-            Err(_) => bail!(
-                "node {} is not ready after {} s; the end of {}:\n{}",
-                settings.node_name,
-                self.timeout,
-                layout.log(unit).display(),
-                units::log_tail(layout, unit)
-            ),
-        }
+        let waited = runtime.block_on(async {
+            tokio::select! {
+                ready = node_ready(&file, &settings.node_name) => Some(ready),
+                () = tokio::time::sleep(Duration::from_secs(self.timeout)) => None,
+                () = ended(layout, unit) => None,
+            }
+        });
+        let how = match (waited, units::running(layout, unit)?) {
+            (Some(result), _) => return result,
+            (None, Some(_)) => format!("is not ready after {} s", self.timeout),
+            (None, None) => format!("cannot become ready: {unit} ended"),
+        };
+        let (log, tail) = (layout.log(unit), units::log_tail(layout, unit));
+        bail!("node {} {how}; the end of {}:\n{tail}", settings.node_name, log.display());
     }
 
     fn say_what_next(&self, layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
@@ -324,6 +324,13 @@ fn etcd_command(layout: &Layout, program: &str, port: u16) -> Vec<String> {
         out.push(format!("--{name}={value}"));
     }
     out
+}
+
+/// Until the unit is gone. A process that is not our child can only be looked at.
+async fn ended(layout: &Layout, unit: &str) {
+    while matches!(units::running(layout, unit), Ok(Some(_))) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Waits by watch, not by asking again and again. Before the kubelet has registered there is nothing yet; that too is
