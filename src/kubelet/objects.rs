@@ -9,11 +9,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use copepod_client::{Client, rest};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Resource};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
@@ -148,7 +149,8 @@ async fn follow<K>(
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut stream = watcher(api, config).default_backoff().boxed();
+    let mut stream = watcher(api, config).boxed();
+    let mut patience = Patience::default();
     let mut listed = None;
     while let Some(event) = stream.next().await {
         let next = match event {
@@ -166,9 +168,11 @@ async fn follow<K>(
             Err(error) => {
                 // Forbidden until the authorizer knows the pod, or the server is away: the stream goes on by itself.
                 tracing::debug!(%error, name, "watch of a pod's object");
+                patience.wait().await;
                 continue;
             }
         };
+        patience = Patience::default();
         let version = |object: &Option<Arc<K>>| {
             object.as_ref().and_then(|object| object.meta().resource_version.clone())
         };
@@ -180,6 +184,24 @@ async fn follow<K>(
                 wakers.wake(uid, Cause::Objects);
             }
         }
+    }
+}
+
+/// The wait between tries of a watch that fails. Short at its longest: a node whose server was away is to be back at once.
+pub(crate) struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience(Duration::from_millis(200))
+    }
+}
+
+impl Patience {
+    /// Waits, and longer the next time.
+    pub(crate) async fn wait(&mut self) {
+        const LONGEST: Duration = Duration::from_secs(3);
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(LONGEST);
     }
 }
 
@@ -208,8 +230,7 @@ impl ServiceCache {
     /// The variables for a pod of this namespace; an error until the services have been read once.
     pub async fn variables(&self, namespace: &str, links: bool) -> Result<BTreeMap<String, String>, String> {
         let mut synced = self.synced.clone();
-        let read =
-            tokio::time::timeout(std::time::Duration::from_secs(5), synced.wait_for(|done| *done)).await;
+        let read = tokio::time::timeout(Duration::from_secs(5), synced.wait_for(|done| *done)).await;
         if !matches!(read, Ok(Ok(_))) {
             return Err("services have not yet been read at least once, cannot construct envvars".into());
         }
@@ -222,8 +243,8 @@ async fn follow_services(
     services: Arc<RwLock<BTreeMap<(String, String), ServiceFacts>>>,
     synced: watch::Sender<bool>,
 ) {
-    let mut stream =
-        watcher(Api::<Service>::all(client), watcher::Config::default()).default_backoff().boxed();
+    let mut stream = watcher(Api::<Service>::all(client), watcher::Config::default()).boxed();
+    let mut patience = Patience::default();
     let mut fresh = BTreeMap::new();
     while let Some(event) = stream.next().await {
         match event {
@@ -232,6 +253,7 @@ async fn follow_services(
                 fresh.insert(key(&service), facts(&service));
             }
             Ok(watcher::Event::InitDone) => {
+                patience = Patience::default();
                 *services.write() = std::mem::take(&mut fresh);
                 synced.send_replace(true);
             }
@@ -241,7 +263,10 @@ async fn follow_services(
             Ok(watcher::Event::Delete(service)) => {
                 services.write().remove(&key(&service));
             }
-            Err(error) => tracing::debug!(%error, "watch of services"),
+            Err(error) => {
+                tracing::debug!(%error, "watch of services");
+                patience.wait().await;
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use copepod_cri::EventKind;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -33,6 +33,7 @@ use super::{
 use crate::{
     container::labels,
     context::{Context, pod_reference},
+    objects::Patience,
     volume::{self, teardown},
     wake::Cause,
 };
@@ -381,7 +382,8 @@ async fn end_orphan(context: Arc<Context>, pod_uid: String, pod: Pod) {
 async fn follow_api(context: Arc<Context>, changes: mpsc::Sender<Change>) {
     let api: Api<Pod> = Api::all(context.client.clone());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", context.config.node_name));
-    let mut stream = watcher(api, config).default_backoff().boxed();
+    let mut stream = watcher(api, config).boxed();
+    let mut patience = Patience::default();
     let mut listed = Vec::new();
     // What nobody here reads is not kept.
     let slim = |mut pod: Pod| {
@@ -403,9 +405,11 @@ async fn follow_api(context: Arc<Context>, changes: mpsc::Sender<Change>) {
             Ok(watcher::Event::Delete(pod)) => Change::ApiGone(slim(pod)),
             Err(error) => {
                 tracing::warn!(%error, "watch of pods");
+                patience.wait().await;
                 continue;
             }
         };
+        patience = Patience::default();
         if changes.send(change).await.is_err() {
             return;
         }

@@ -101,6 +101,8 @@ pub struct Worker {
     status: PodStatus,
     /// Phase, reason and message that overrule what the containers say.
     verdict: Option<(&'static str, String, String)>,
+    /// The node had no room for it.
+    rejected: bool,
     mounted: Option<Mounted>,
     volume_delay: Duration,
     /// Ends that were announced and not seen yet, with the number of looks so far.
@@ -135,6 +137,7 @@ impl Worker {
             retries: HashMap::new(),
             seen_running: status.phase.as_deref() == Some("Running"),
             status,
+            rejected: rejection.is_some(),
             verdict: rejection
                 .map(|(reason, message)| ("Failed", reason, format!("Pod was rejected: {message}"))),
             mounted: None,
@@ -551,6 +554,15 @@ impl Worker {
             terminal,
             now: Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default(),
         });
+        if self.rejected {
+            // upstream: kubelet/kubelet.go rejectPod says no more than this.
+            status = PodStatus {
+                qos_class: status.qos_class,
+                start_time: status.start_time,
+                observed_generation: status.observed_generation,
+                ..PodStatus::default()
+            };
+        }
         if let Some((phase, reason, message)) = &self.verdict {
             status.phase = Some((*phase).into());
             status.reason = Some(reason.clone());
