@@ -177,12 +177,19 @@ fn controller_manager_flags(layout: &Layout, settings: &Settings) -> Vec<String>
     vec![
         flag("bind-address", "127.0.0.1"),
         flag("secure-port", settings.controller_manager_port),
+        flag("tls-cert-file", layout.pki().join("component.crt").display()),
+        flag("tls-private-key-file", layout.pki().join("component.key").display()),
         flag("root-ca-file", layout.pki().join("ca.crt").display()),
     ]
 }
 
-fn scheduler_flags(_layout: &Layout, settings: &Settings) -> Vec<String> {
-    vec![flag("bind-address", "127.0.0.1"), flag("secure-port", settings.scheduler_port)]
+fn scheduler_flags(layout: &Layout, settings: &Settings) -> Vec<String> {
+    vec![
+        flag("bind-address", "127.0.0.1"),
+        flag("secure-port", settings.scheduler_port),
+        flag("tls-cert-file", layout.pki().join("component.crt").display()),
+        flag("tls-private-key-file", layout.pki().join("component.key").display()),
+    ]
 }
 
 fn kubelet_flags(layout: &Layout, settings: &Settings) -> Vec<String> {

@@ -147,7 +147,7 @@ mod tests {
             domain: "cluster.local".into(),
         };
         let (pki, made) = ClusterPki::ensure(dir.path(), &spec).expect("a pki");
-        assert_eq!(made.len(), 8);
+        assert_eq!(made.len(), 9);
         let key = std::fs::read(pki.key("sa")).expect("a key");
         let (_, made) = ClusterPki::ensure(dir.path(), &spec).expect("a pki");
         assert_eq!(made, Vec::<String>::new());
@@ -155,6 +155,6 @@ mod tests {
         // A machine that moves gets certificates for its new address, and only those that name one.
         let moved = ClusterSpec { addresses: vec!["10.1.2.3".parse().expect("an address")], ..spec };
         let (_, made) = ClusterPki::ensure(dir.path(), &moved).expect("a pki");
-        assert_eq!(made, ["apiserver", "kubelet"]);
+        assert_eq!(made, ["apiserver", "kubelet", "component"]);
     }
 }

@@ -6,6 +6,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -110,8 +112,11 @@ fn self_signed() -> Result<TlsSettings, EndpointError> {
     let failed = |error: &dyn std::fmt::Display| EndpointError::SelfSigned(error.to_string());
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let made = rcgen::generate_simple_self_signed(names).map_err(|error| failed(&error))?;
-    let directory = std::env::temp_dir().join(format!("copepod-serving-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).map_err(|error| failed(&error))?;
+    // Several components of one process may come here at once; a folder that is there already is somebody else's.
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let directory = std::env::temp_dir().join(format!("copepod-serving-{}-{number}", std::process::id()));
+    std::fs::DirBuilder::new().mode(0o700).create(&directory).map_err(|error| failed(&error))?;
     let pair = (directory.join("tls.crt"), directory.join("tls.key"));
     let loaded = write_private(&pair.0, &made.cert.pem())
         .and_then(|()| write_private(&pair.1, &made.signing_key.serialize_pem()))
