@@ -174,9 +174,14 @@ pub async fn run(arguments: Vec<String>, shutdown: Shutdown) -> anyhow::Result<(
     };
     let serving = endpoint.serve(shutdown.clone());
     let working = crate::run(client, config(flags)?, shutdown.clone());
+    tokio::pin!(working);
     tokio::select! {
-        ended = working => ended,
-        served = serving => served.map_err(Into::into),
+        ended = &mut working => ended,
+        // The endpoint ends with the shutdown token; the lease is still to be released.
+        served = serving => {
+            served?;
+            working.await
+        }
     }
 }
 

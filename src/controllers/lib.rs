@@ -23,6 +23,7 @@ pub mod common;
 pub mod config;
 pub mod context;
 pub mod cron_job;
+pub mod daemonset;
 pub mod deployment;
 pub mod discovery;
 pub mod endpoint_slice;
@@ -59,6 +60,7 @@ pub const CONTROLLERS: &[Controller] = &[
     Controller { name: "replicaset-controller", start: replicaset::start },
     Controller { name: "replicationcontroller-controller", start: replicaset::start_replication },
     Controller { name: "deployment-controller", start: deployment::start },
+    Controller { name: "daemonset-controller", start: daemonset::start },
     Controller { name: "job-controller", start: job::start },
     Controller { name: "cronjob-controller", start: cron_job::start },
     Controller { name: "ttl-after-finished-controller", start: ttl_after_finished::start },

@@ -106,8 +106,13 @@ pub async fn run(arguments: Vec<String>, shutdown: Shutdown) -> anyhow::Result<(
     });
     let config = Config { leader_election: election };
     let scheduling = crate::run(client, config, Shutdown::clone(&shutdown));
+    tokio::pin!(scheduling);
     tokio::select! {
-        ended = scheduling => ended,
-        served = serving => served.map_err(Into::into),
+        ended = &mut scheduling => ended,
+        // The endpoint ends with the shutdown token; the lease is still to be released.
+        served = serving => {
+            served?;
+            scheduling.await
+        }
     }
 }

@@ -5,6 +5,7 @@ pub mod conditions;
 pub mod expectations;
 pub mod pods;
 pub mod resources;
+pub mod revisions;
 pub mod selector;
 pub mod services;
 pub mod slow_start;

@@ -14,3 +14,5 @@ mod shell;
 mod tests;
 
 pub use shell::start;
+
+pub(crate) use plan::scaled_value;
