@@ -72,6 +72,17 @@ impl ClusterPki {
             ),
             (
                 &ca,
+                Leaf {
+                    file: "component",
+                    common_name: "localhost",
+                    organization: None,
+                    usage: Usage::Server,
+                    names: &node_names,
+                    addresses: &spec.addresses,
+                },
+            ),
+            (
+                &ca,
                 client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", Some("system:masters")),
             ),
             (&ca, client("admin", "kubernetes-admin", Some("system:masters"))),
