@@ -245,6 +245,12 @@ impl<'v, 'p> At<'v, 'p> {
             self.invalid_pointer(e, IMMUTABLE);
         }
     }
+    /// Must equal `old`; a Go map, in which nil and empty differ in print only.
+    pub fn immutable_map(&self, e: &mut ErrorList, old: &Value) {
+        if !crate::equality::same(self.value, old) {
+            self.invalid_pointer(e, IMMUTABLE);
+        }
+    }
     /// Must equal `old`; printed as upstream's internal type.
     pub fn immutable_internal(&self, e: &mut ErrorList, old: &Value, wire: &str, internal: &str) {
         if !crate::equality::same_as(self.value, old, wire) {

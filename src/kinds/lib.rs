@@ -24,14 +24,18 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
+mod apiregistration;
 mod apps;
 mod batch;
 mod certificates;
 mod coordination;
 mod core;
 mod discovery;
+mod networking;
+mod policy;
 pub mod rbac;
 mod scheduling;
+mod storage;
 
 pub use check::At;
 pub use strategy::{Column, Context, DefaultPropagation, Graceful, Row, Strategy};

@@ -1,7 +1,10 @@
 //! The table of kinds that have something to say beyond their facts. The one place where a kind's file is named.
 
 use crate::strategy::Strategy;
-use crate::{apps, batch, coordination, core, discovery, rbac, scheduling};
+use crate::{
+    apiregistration, apps, batch, coordination, core, discovery, networking, policy, rbac, scheduling,
+    storage,
+};
 
 /// A row: names, hub version, whether validation is complete, behaviour.
 pub struct Entry {
@@ -50,10 +53,13 @@ pub static ROWS: &[Entry] = &[
     full("events.k8s.io", "events", "v1", &core::event::NewEvent),
     full("", "services", "v1", &core::service::Service),
     full("", "endpoints", "v1", &core::endpoints::Endpoints),
+    full("", "persistentvolumes", "v1", &core::persistent_volume::PersistentVolume),
+    full("", "persistentvolumeclaims", "v1", &core::persistent_volume_claim::PersistentVolumeClaim),
     full("", "limitranges", "v1", &core::limit_range::LimitRange),
     full("", "resourcequotas", "v1", &core::resource_quota::ResourceQuota),
     full("", "podtemplates", "v1", &core::pod_template::PodTemplate),
     full("", "replicationcontrollers", "v1", &core::replication_controller::ReplicationController),
+    part("apiregistration.k8s.io", "apiservices", "v1", &apiregistration::api_service::ApiService),
     full("apps", "deployments", "v1", &apps::deployment::Deployment),
     full("apps", "replicasets", "v1", &apps::replica_set::ReplicaSet),
     full("apps", "daemonsets", "v1", &apps::daemon_set::DaemonSet),
@@ -63,6 +69,13 @@ pub static ROWS: &[Entry] = &[
     full("batch", "cronjobs", "v1", &batch::cron_job::CronJob),
     full("coordination.k8s.io", "leases", "v1", &coordination::lease::Lease),
     full("discovery.k8s.io", "endpointslices", "v1", &discovery::endpoint_slice::EndpointSlice),
+    full("networking.k8s.io", "ingresses", "v1", &networking::ingress::Ingress),
+    full("networking.k8s.io", "ingressclasses", "v1", &networking::ingress_class::IngressClass),
+    full("networking.k8s.io", "networkpolicies", "v1", &networking::network_policy::NetworkPolicy),
+    full("networking.k8s.io", "servicecidrs", "v1", &networking::service_cidr::ServiceCidr),
+    full("networking.k8s.io", "ipaddresses", "v1", &networking::ip_address::IpAddress),
+    full("policy", "poddisruptionbudgets", "v1", &policy::pod_disruption_budget::PodDisruptionBudget),
+    full("storage.k8s.io", "storageclasses", "v1", &storage::storage_class::StorageClass),
     full("rbac.authorization.k8s.io", "roles", "v1", &rbac::role::Role),
     full("rbac.authorization.k8s.io", "clusterroles", "v1", &rbac::role::ClusterRole),
     full("rbac.authorization.k8s.io", "rolebindings", "v1", &rbac::binding::RoleBinding),

@@ -8,6 +8,7 @@ pub(crate) mod limit_range;
 pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod node_labels;
+pub(crate) mod persistent_volume;
 pub(crate) mod persistent_volume_claim;
 pub(crate) mod pod;
 pub(crate) mod pod_template;

@@ -11,10 +11,14 @@ import (
 	"k8s.io/kubernetes/pkg/apis/apps"
 	"k8s.io/kubernetes/pkg/apis/autoscaling"
 	"k8s.io/kubernetes/pkg/apis/batch"
+	certs "k8s.io/kubernetes/pkg/apis/certificates"
 	"k8s.io/kubernetes/pkg/apis/core"
 	_ "k8s.io/kubernetes/pkg/apis/core/install"
+	"k8s.io/kubernetes/pkg/apis/flowcontrol"
 	"k8s.io/kubernetes/pkg/apis/networking"
+	"k8s.io/kubernetes/pkg/apis/policy"
 	"k8s.io/kubernetes/pkg/apis/rbac"
+	"k8s.io/kubernetes/pkg/apis/storage"
 	_ "k8s.io/kubernetes/pkg/controlplane"
 
 	"k8s.io/kubernetes/pkg/registry/admissionregistration/mutatingwebhookconfiguration"
@@ -162,6 +166,14 @@ var strategies = map[schema.GroupKind]strategy{
 var extraInternal = []reflect.Type{
 	reflect.TypeOf(batch.JobSpec{}),
 	reflect.TypeOf(batch.JobStatus{}),
+	reflect.TypeOf(policy.PodDisruptionBudgetSpec{}),
+	reflect.TypeOf(storage.VolumeAttachmentSpec{}),
+	reflect.TypeOf(storage.CSINodeSpec{}),
+	reflect.TypeOf(storage.CSIDriverSpec{}),
+	reflect.TypeOf(storage.StorageClass{}),
+	reflect.TypeOf(flowcontrol.FlowSchemaSpec{}),
+	reflect.TypeOf(flowcontrol.PriorityLevelConfigurationSpec{}),
+	reflect.TypeOf(certs.CertificateSigningRequest{}),
 	reflect.TypeOf(core.PersistentVolumeSpec{}),
 	reflect.TypeOf(core.PersistentVolumeClaimSpec{}),
 	reflect.TypeOf(core.PersistentVolumeClaimStatus{}),

@@ -13,7 +13,8 @@ use crate::core::persistent_volume_claim as claim;
 use crate::core::resources::quantity;
 
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
-const ONE_TYPE: &str = "may not specify more than 1 volume type";
+/// The complaint about a second source.
+pub const ONE_TYPE: &str = "may not specify more than 1 volume type";
 
 /// Checks all volumes; the valid ones by name. upstream: ValidateVolumes
 pub fn volumes<'v>(list: At<'v, '_>, opts: &Options, e: &mut ErrorList) -> BTreeMap<&'v str, &'v Value> {

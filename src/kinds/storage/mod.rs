@@ -1,0 +1,3 @@
+//! storage: where volumes come from.
+
+pub(crate) mod storage_class;
