@@ -38,6 +38,7 @@ pub mod replicaset;
 pub mod resource_quota;
 pub mod root_ca;
 pub mod serviceaccount;
+pub mod statefulset;
 pub mod ttl_after_finished;
 
 use std::sync::Arc;
@@ -60,6 +61,7 @@ pub const CONTROLLERS: &[Controller] = &[
     Controller { name: "replicaset-controller", start: replicaset::start },
     Controller { name: "replicationcontroller-controller", start: replicaset::start_replication },
     Controller { name: "deployment-controller", start: deployment::start },
+    Controller { name: "statefulset-controller", start: statefulset::start },
     Controller { name: "daemonset-controller", start: daemonset::start },
     Controller { name: "job-controller", start: job::start },
     Controller { name: "cronjob-controller", start: cron_job::start },

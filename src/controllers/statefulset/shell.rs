@@ -1,0 +1,207 @@
+//! Watches, then acts as [`plan`](super::plan) says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use copepod_client::events::{EventType, Recorder};
+use copepod_client::informer::{BY_CONTROLLER, BY_NAMESPACE, Informer};
+use copepod_client::object::{Key, MetaExt, reference};
+use copepod_client::queue::{Next, WorkQueue, run_workers};
+use copepod_client::rest::PatchType;
+use copepod_client::{Client, rest};
+use jiff::Timestamp;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use super::identity;
+use super::plan::{self, Revisions, Turn};
+use crate::common::resources::{PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS};
+use crate::common::{claim, pods, revisions, selector};
+use crate::context::{Context, Work, enqueue_controller, enqueue_self};
+use crate::kinds::{ControllerRevision, Pod, StatefulSet, StatefulSetStatus, Template};
+
+const NAME: &str = "statefulset-controller";
+
+struct Shell {
+    client: Client,
+    recorder: Recorder,
+    sets: Arc<Informer<StatefulSet>>,
+    pods: Arc<Informer<Pod>>,
+    revisions: Arc<Informer<ControllerRevision>>,
+}
+
+/// Starts the controller.
+pub fn start(context: &Context) -> Work {
+    let shell = Arc::new(Shell {
+        client: context.client.clone(),
+        recorder: context.recorder.with_component(NAME),
+        sets: context.informer(),
+        pods: context.informer(),
+        revisions: context.informer(),
+    });
+    let queue = WorkQueue::<Key>::default();
+    enqueue_self(&shell.sets, &queue);
+    enqueue_controller(&shell.pods, "StatefulSet", &queue);
+    let workers = context.config.concurrent_statefulset_syncs;
+    Box::pin(run_workers(NAME, queue, workers, context.shutdown.clone(), move |key| {
+        let shell = shell.clone();
+        async move { shell.sync(&key).await }
+    }))
+}
+
+impl Shell {
+    async fn sync(&self, key: &Key) -> Result<Next, kube::Error> {
+        let Some(set) = self.sets.get(key) else { return Ok(Next::Done) };
+        if set.metadata.deleting() || selector::is_empty(&set.spec.selector) {
+            return Ok(Next::Done);
+        }
+        let known = revisions::of(&self.revisions, &*set);
+        let template = &set.spec.template;
+        let update =
+            revisions::current(&self.client, &*set, template, &known, set.status.collision_count).await?;
+        // The state that pods had before an update; the newest if there is no other.
+        let current = known
+            .iter()
+            .find(|revision| revision.metadata.name() == set.status.current_revision)
+            .unwrap_or(&update)
+            .clone();
+        let mine = self.claim(&set).await?;
+        let now = Timestamp::now();
+        let names = Revisions { current: current.metadata.name(), update: update.metadata.name() };
+        let turn = plan::plan(&set, &mine, &names, now);
+        self.act(&set, &mine, &turn, &current, &update).await?;
+        if turn.status != set.status {
+            self.write_status(&set, &turn.status).await?;
+        }
+        self.clean_up(&set, &known, &mine, &names).await?;
+        let min_ready = set.spec.min_ready_seconds;
+        let next =
+            mine.iter().filter_map(|pod| pods::available_at(pod, min_ready)).filter(|at| *at > now).min();
+        Ok(next.map_or(Next::Done, |at| {
+            Next::After(Duration::try_from(at.duration_since(now)).unwrap_or_default())
+        }))
+    }
+
+    async fn claim(&self, set: &StatefulSet) -> Result<Vec<Arc<Pod>>, kube::Error> {
+        let mut candidates = self.pods.by_index(BY_CONTROLLER, set.metadata.uid());
+        let all = self.pods.by_index(BY_NAMESPACE, MetaExt::namespace(&set.metadata));
+        let orphan = |pod: &Arc<Pod>| {
+            pod.metadata.controller().is_none()
+                && pods::is_active(pod)
+                && identity::ordinal_of(set, pod).is_some()
+        };
+        candidates.extend(all.into_iter().filter(orphan));
+        claim::claim(&self.client, set, &STATEFUL_SETS, &set.spec.selector, &PODS, candidates).await
+    }
+
+    async fn act(
+        &self,
+        set: &StatefulSet,
+        mine: &[Arc<Pod>],
+        turn: &Turn,
+        current: &ControllerRevision,
+        update: &ControllerRevision,
+    ) -> Result<(), kube::Error> {
+        for (ordinal, newest) in &turn.create {
+            let revision = if *newest { update } else { current };
+            let template = revisions::template_of(revision);
+            self.create(set, &template, revision.metadata.name(), *ordinal).await?;
+        }
+        for pod in mine.iter().filter(|pod| turn.delete.iter().any(|name| name == pod.metadata.name())) {
+            self.delete(set, pod).await?;
+        }
+        Ok(())
+    }
+
+    async fn create(
+        &self,
+        set: &StatefulSet,
+        template: &Template,
+        revision: &str,
+        ordinal: i32,
+    ) -> Result<(), kube::Error> {
+        let (namespace, owner) = (MetaExt::namespace(&set.metadata), set.metadata.name());
+        let (about, name) = (reference(set), identity::pod_name(set, ordinal));
+        for claim in identity::claims(set, ordinal) {
+            let claim_name = claim["metadata"]["name"].as_str().unwrap_or_default();
+            let made =
+                rest::create::<IgnoredAny>(&self.client, &PERSISTENT_VOLUME_CLAIMS, namespace, &claim).await;
+            match made {
+                Ok(_) => {
+                    let message =
+                        format!("create Claim {claim_name} Pod {name} in StatefulSet {owner} success");
+                    self.recorder.event(&about, EventType::Normal, "SuccessfulCreate", message);
+                }
+                Err(error) if rest::is_already_exists(&error) => {}
+                Err(error) => return self.not_created(set, &format!("Claim {claim_name} Pod {name}"), error),
+            }
+        }
+        let pod = identity::pod(set, template, revision, ordinal);
+        match rest::create::<Value>(&self.client, &PODS, namespace, &pod).await {
+            Ok(_) => {
+                let message = format!("create Pod {name} in StatefulSet {owner} successful");
+                self.recorder.event(&about, EventType::Normal, "SuccessfulCreate", message);
+                Ok(())
+            }
+            // Our own, and the watch has yet to show it.
+            Err(error) if rest::is_already_exists(&error) => Ok(()),
+            Err(error) => self.not_created(set, &format!("Pod {name}"), error),
+        }
+    }
+
+    fn not_created(&self, set: &StatefulSet, what: &str, error: kube::Error) -> Result<(), kube::Error> {
+        if rest::is_namespace_terminating(&error) {
+            return Ok(());
+        }
+        let owner = set.metadata.name();
+        let message = format!("create {what} in StatefulSet {owner} failed error: {}", rest::message(&error));
+        self.recorder.event(&reference(set), EventType::Warning, "FailedCreate", message);
+        Err(error)
+    }
+
+    async fn delete(&self, set: &StatefulSet, pod: &Pod) -> Result<(), kube::Error> {
+        let (namespace, name) = (MetaExt::namespace(&pod.metadata), pod.metadata.name());
+        let (about, owner) = (reference(set), set.metadata.name());
+        let options = json!({"preconditions": {"uid": pod.metadata.uid}});
+        match rest::delete(&self.client, &PODS, namespace, name, &options).await {
+            Ok(()) => {
+                let message = format!("delete Pod {name} in StatefulSet {owner} successful");
+                self.recorder.event(&about, EventType::Normal, "SuccessfulDelete", message);
+                Ok(())
+            }
+            Err(error) if rest::is_not_found(&error) => Ok(()),
+            Err(error) => {
+                let message = format!(
+                    "delete Pod {name} in StatefulSet {owner} failed error: {}",
+                    rest::message(&error)
+                );
+                self.recorder.event(&about, EventType::Warning, "FailedDelete", message);
+                Err(error)
+            }
+        }
+    }
+
+    async fn clean_up(
+        &self,
+        set: &StatefulSet,
+        known: &[Arc<ControllerRevision>],
+        mine: &[Arc<Pod>],
+        names: &Revisions<'_>,
+    ) -> Result<(), kube::Error> {
+        let mut in_use = vec![names.current, names.update];
+        in_use.extend(mine.iter().filter_map(|pod| pod.metadata.label(revisions::HASH_LABEL)));
+        revisions::clean_up(&self.client, known, &in_use, set.spec.revision_history_limit.unwrap_or(10)).await
+    }
+
+    async fn write_status(&self, set: &StatefulSet, status: &StatefulSetStatus) -> Result<(), kube::Error> {
+        let body = json!({"metadata": {"resourceVersion": set.metadata.resource_version}, "status": status});
+        let (namespace, name) = (MetaExt::namespace(&set.metadata), set.metadata.name());
+        let merge = PatchType::Merge;
+        match rest::patch::<IgnoredAny>(&self.client, &STATEFUL_SETS, namespace, name, "status", merge, &body)
+            .await
+        {
+            Err(error) if rest::is_not_found(&error) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
