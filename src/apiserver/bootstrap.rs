@@ -94,12 +94,9 @@ const PARTS: &[Part] = &[
 const RBAC: &str = "rbac.authorization.k8s.io";
 const FLOW: &str = "flowcontrol.apiserver.k8s.io";
 
-/// The check of [`Own`].
-const OWN_HOOK: &str = "poststarthook/bootstrap-controller";
-
 /// The names of all checks with their flags; [`run`] sets them.
 pub fn checks() -> Vec<(&'static str, Flag)> {
-    let names = PARTS.iter().map(|p| p.hook).chain([OWN_HOOK]);
+    let names = PARTS.iter().map(|p| p.hook).chain(own::STEPS.iter().map(|(hook, _)| *hook));
     names.map(|name| (name, Flag::new("not finished"))).collect()
 }
 
@@ -123,9 +120,11 @@ pub async fn run(access: Access, own: Own, checks: Vec<(&'static str, Flag)>, sh
             flag.set();
         }
         if i == 0 {
-            retry(OWN_HOOK, &shutdown, || own.make(&access)).await;
-            if let Some(flag) = flag(OWN_HOOK) {
-                flag.set();
+            for (hook, step) in own::STEPS {
+                retry(hook, &shutdown, || step(&own, &access)).await;
+                if let Some(flag) = flag(hook) {
+                    flag.set();
+                }
             }
         }
     }

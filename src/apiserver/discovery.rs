@@ -189,11 +189,9 @@ fn encode(document: &Document, table: &Table, media: Media, host: &str) -> Optio
     let groups = groups(table);
     let versions_of = |group: &str| groups.iter().find(|(g, _)| g == group).map(|(_, v)| v.clone());
     let (value, name, gvk) = match document {
-        Document::Versions => (
-            versions(&versions_of("")?, host),
-            format!("{META}APIVersions"),
-            Gvk::new("", "v1", "APIVersions"),
-        ),
+        Document::Versions => {
+            (versions(&versions_of("")?, host), format!("{META}APIVersions"), Gvk::new("", "", "APIVersions"))
+        }
         Document::Groups => {
             let listed = groups.iter().filter(|(g, _)| !g.is_empty()).map(|(g, v)| group(g, v)).collect();
             let mut value = Value::map();
@@ -206,10 +204,12 @@ fn encode(document: &Document, table: &Table, media: Media, host: &str) -> Optio
         }
         Document::Resources(group, version) => {
             versions_of(group)?.contains(version).then_some(())?;
+            // The legacy group is older than type meta.
+            let resources_version = if group.is_empty() { "" } else { "v1" };
             (
                 resources(table, group, version),
                 format!("{META}APIResourceList"),
-                Gvk::new("", "v1", "APIResourceList"),
+                Gvk::new("", resources_version, "APIResourceList"),
             )
         }
         Document::Aggregated { core, version } => {
@@ -344,7 +344,8 @@ fn aggregated_resource(row: &Served) -> Value {
     };
     let mut value = Value::map();
     value.set(&["resource"], facts.plural.as_ref());
-    value.set(&["responseKind"], kind(&facts.group, &own.version, &facts.kind));
+    // Group and version are left out where they are the surrounding ones.
+    value.set(&["responseKind"], kind("", "", &facts.kind));
     value.set(&["scope"], if facts.namespaced { "Namespaced" } else { "Cluster" });
     value.set(&["singularResource"], facts.singular.as_ref());
     value.set(&["verbs"], texts(own.verbs.iter().map(AsRef::as_ref)));
@@ -353,7 +354,8 @@ fn aggregated_resource(row: &Served) -> Value {
     let subresource = |sub: &copepod_schema::Subresource| {
         let mut value = Value::map();
         value.set(&["subresource"], sub.name.as_ref());
-        value.set(&["responseKind"], kind(&sub.group, &sub.version, &sub.kind));
+        let (group, version) = if sub.states_group_version { (&*sub.group, &*sub.version) } else { ("", "") };
+        value.set(&["responseKind"], kind(group, version, &sub.kind));
         value.set(&["verbs"], texts(sub.verbs.iter().map(AsRef::as_ref)));
         value
     };

@@ -55,12 +55,17 @@ pub async fn run(server: Arc<Server>, request: Request<Body>) -> Answer {
     if goaway {
         exchange.connection.close_gracefully();
     }
+    let head = exchange.parts.method == http::Method::HEAD;
     let metrics = Arc::clone(&server);
     let mut answer = guarded(chain(server, exchange, body, labels.clone())).await;
     if answer.status() == StatusCode::GATEWAY_TIMEOUT {
         metrics.metrics.terminated(&labels, "504");
     }
     metrics.metrics.finished(&labels, answer.status().as_u16(), received.elapsed().as_secs_f64());
+    if head {
+        // The connection would send the body behind the head.
+        *answer.body_mut() = Body::empty();
+    }
     let headers = answer.headers_mut();
     headers.insert("audit-id", audit_id);
     if !headers.contains_key(CACHE_CONTROL) {

@@ -224,7 +224,7 @@ impl Clause<'_> {
                 Offers::Discovery => {
                     let served = gvk.group == "apidiscovery.k8s.io"
                         && gvk.kind == "APIGroupDiscoveryList"
-                        && matches!(gvk.version.as_str(), "v2" | "v2beta1");
+                        && gvk.version == "v2";
                     if !served {
                         return None;
                     }

@@ -28,7 +28,11 @@ pub async fn handle(server: Arc<Server>, exchange: Exchange, body: Body, guard: 
     *request.uri_mut() = exchange.parts.uri.clone();
     request.extensions_mut().insert(Arc::new(exchange));
     match router.oneshot(request).await {
-        Ok(answer) => answer,
+        Ok(mut answer) => {
+            // axum's, not upstream's.
+            answer.headers_mut().remove(http::header::ALLOW);
+            answer
+        }
         Err(never) => match never {},
     }
 }

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -46,6 +47,11 @@ const BODY_CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Certificates are read again so often; a file system event could be missed (network mounts, bind mounts).
 /// upstream: server/dynamiccertificates FileRefreshDuration
 const CERTIFICATE_RELOAD: Duration = Duration::from_secs(60);
+
+/// The store has to answer within; upstream: --etcd-healthcheck-timeout.
+const STORE_ANSWER: Duration = Duration::from_secs(2);
+/// It is asked so often.
+const STORE_PROBE: Duration = Duration::from_secs(5);
 
 /// Why a server did not start. The operator has to mend something.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +145,8 @@ pub async fn start(options: Options, shutdown: Shutdown) -> Result<Running, Star
     let address = listener.local_addr().map_err(|source| listen_error(&options, source))?;
     let mut made: Option<(Access, Arc<AuthenticatorChain>, Arc<AuthorizerChain>)> = None;
     let mut failed = None;
+    let answers = Arc::new(AtomicBool::new(true));
+    tokio::spawn(watch_store(Arc::clone(&store), Arc::clone(&answers), shutdown.clone()));
     let registry = Registry::open(registry_config(&options, store), |lister, writer| {
         match decide(&options, &identity, lister.clone(), writer.clone()) {
             Ok((deciders, authenticator, authorizer)) => {
@@ -161,7 +169,7 @@ pub async fn start(options: Options, shutdown: Shutdown) -> Result<Running, Star
     let advertised = advertise_address(&options);
     let config = config(&options, &identity, advertised, address.port())?;
     let ending = Flag::new("process is shutting down");
-    let (health, checks) = health(&options, &registry, &ending);
+    let (health, checks) = health(&options, &registry, &answers, &ending);
     let server = Arc::new(Server {
         config,
         registry,
@@ -237,6 +245,21 @@ pub fn service(
         let server = Arc::clone(&server);
         async move { Ok(filters::run(server, request.map(Body::new)).await) }
     })
+}
+
+/// Asks the store now and then whether it answers; a probe itself must not wait for it.
+async fn watch_store(store: Arc<dyn Store>, answers: Arc<AtomicBool>, shutdown: Shutdown) {
+    loop {
+        let asked = tokio::time::timeout(STORE_ANSWER, store.current_revision()).await;
+        let well = matches!(asked, Ok(Ok(_)));
+        if answers.swap(well, Ordering::Relaxed) != well {
+            tracing::warn!(well, "the store's health changed");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(STORE_PROBE) => {}
+        }
+    }
 }
 
 async fn reload_certificates(tls: Arc<TlsSettings>, shutdown: Shutdown) {
@@ -685,13 +708,25 @@ fn own_certificate(options: &Options) -> Result<(PathBuf, PathBuf), StartError> 
 type Checks = Vec<(&'static str, Flag)>;
 
 /// `/healthz`, `/livez`, `/readyz` under upstream's names.
-fn health(options: &Options, registry: &Arc<Registry>, ending: &Flag) -> ([Health; 3], Checks) {
+fn health(
+    options: &Options,
+    registry: &Arc<Registry>,
+    answers: &Arc<AtomicBool>,
+    ending: &Flag,
+) -> ([Health; 3], Checks) {
     let checks = bootstrap::checks();
     let names = ["healthz", "livez", "readyz"];
     let all = names.map(Health::new);
     for (health, name) in all.iter().zip(names) {
         health.add("ping", || Ok(()));
         health.add("log", || Ok(()));
+        let stores: &[&str] = if name == "readyz" { &["etcd", "etcd-readiness"] } else { &["etcd"] };
+        for check in stores {
+            let answers = Arc::clone(answers);
+            health.add(check, move || {
+                if answers.load(Ordering::Relaxed) { Ok(()) } else { Err("the store does not answer".into()) }
+            });
+        }
         if name == "readyz" {
             let filled = Arc::downgrade(registry);
             health.add("informer-sync", move || match filled.upgrade().map(|r| r.not_ready()) {

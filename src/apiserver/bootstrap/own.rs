@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use copepod_meta::{GroupResource, Map, Reason, Status, Value, time};
+use copepod_meta::{BoxFuture, GroupResource, Map, Reason, Status, Value, time};
 use copepod_serve::Shutdown;
 use sha2::{Digest, Sha256};
 
@@ -49,17 +49,27 @@ fn map<const N: usize>(members: [(&str, Value); N]) -> Value {
     Value::Map(Map::from_iter(members))
 }
 
+type Step = for<'a> fn(&'a Own, &'a Access) -> BoxFuture<'a, Result<(), Status>>;
+
+/// What is made, in order, each under the name of upstream's hook.
+pub const STEPS: &[(&str, Step)] = &[
+    ("poststarthook/start-kubernetes-service-cidr-controller", |own, access| {
+        Box::pin(own.service_cidr(access))
+    }),
+    ("poststarthook/bootstrap-controller", |own, access| Box::pin(own.service_and_endpoints(access))),
+    ("poststarthook/start-cluster-authentication-info-controller", |own, access| {
+        Box::pin(own.authentication(access))
+    }),
+    ("poststarthook/start-legacy-token-tracking-controller", |_, access| Box::pin(legacy_tokens(access))),
+    ("poststarthook/start-kube-apiserver-identity-lease-controller", |own, access| {
+        Box::pin(own.renew_lease(access))
+    }),
+];
+
 impl Own {
-    /// Makes or corrects all of them.
-    pub async fn make(&self, access: &Access) -> Result<(), Status> {
-        self.service_cidr(access).await?;
+    async fn service_and_endpoints(&self, access: &Access) -> Result<(), Status> {
         self.service(access).await?;
-        if self.endpoints {
-            self.endpoints(access).await?;
-        }
-        self.authentication(access).await?;
-        legacy_tokens(access).await?;
-        self.renew_lease(access).await
+        if self.endpoints { self.endpoints(access).await } else { Ok(()) }
     }
 
     /// Renews the lease until the server ends, and takes its address out of the endpoints then.
