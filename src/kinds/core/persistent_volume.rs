@@ -301,6 +301,41 @@ fn validate(volume: &Value, old: Option<&Value>, e: &mut ErrorList) {
     }
 }
 
+/// A spec inside a VolumeAttachment. upstream: ValidatePersistentVolumeSpec, inline
+pub(crate) fn validate_inline(spec: At, e: &mut ErrorList) {
+    const INLINE: &str = "may not be specified in the context of inline volumes";
+    let forbidden = |member: &str, e: &mut ErrorList| {
+        if !spec.get(member).is_empty() {
+            spec.get(member).forbidden(e, INLINE);
+        }
+    };
+    forbidden("claimRef", e);
+    forbidden("capacity", e);
+    if !spec.get("csi").is_set() {
+        spec.get("csi").required(e, "has to be specified in the context of inline volumes");
+    }
+    spec.get("accessModes").need(e);
+    claim::access_modes(spec.get("accessModes"), e);
+    let only = |member: &str, prefix: &str, value: &str, e: &mut ErrorList| {
+        let at = spec.get(member);
+        if at.is_set() && at.str() != value && !(member.starts_with("persistent") && at.str().is_empty()) {
+            at.forbidden(e, format!("may {prefix} {value} in the context of inline volumes"));
+        }
+    };
+    only("persistentVolumeReclaimPolicy", "only be", "Retain", e);
+    forbidden("nodeAffinity", e);
+    sources(spec, "", e);
+    forbidden("storageClassName", e);
+    only("volumeMode", "not specify volumeMode other than", "Filesystem", e);
+    let attributes = spec.get("volumeAttributesClassName");
+    if attributes.is_set() {
+        match attributes.str() {
+            "" => attributes.required(e, "an empty string is disallowed"),
+            _ => attributes.dns_subdomain(e),
+        }
+    }
+}
+
 /// Go's path.Clean makes it `/`.
 fn is_root(path: &str) -> bool {
     let mut depth = 0_usize;

@@ -72,11 +72,7 @@ impl Strategy for StorageClass {
 /// upstream: ValidateStorageClass
 fn validate(class: &Value, e: &mut ErrorList) {
     let root = At::root(class);
-    let provisioner = root.get("provisioner");
-    if provisioner.need(e) {
-        let lower = Value::from(provisioner.str().to_lowercase());
-        provisioner.with(&lower).qualified_name(e);
-    }
+    provisioner(root.get("provisioner"), e);
     parameters(root.get("parameters"), e);
     let policy = root.get("reclaimPolicy");
     if !policy.is_empty() {
@@ -88,6 +84,14 @@ fn validate(class: &Value, e: &mut ErrorList) {
         false => mode.required(e, ""),
     }
     topologies(root.get("allowedTopologies"), e);
+}
+
+/// upstream: validateProvisioner
+pub(super) fn provisioner(at: At, e: &mut ErrorList) {
+    if at.need(e) {
+        let lower = Value::from(at.str().to_lowercase());
+        at.with(&lower).qualified_name(e);
+    }
 }
 
 /// upstream: validateParameters
