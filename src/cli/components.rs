@@ -8,7 +8,6 @@ use crate::settings::{Settings, Storage};
 use anyhow::Context as _;
 use copepod_serve::{Shutdown, component};
 use futures::future::BoxFuture;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// One component.
@@ -91,13 +90,21 @@ pub fn run_all(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
         // Clients end before the API server does, so that their last words are heard.
         let (clients, server) = (signal.child_token(), Shutdown::new());
         let mut running = tokio::task::JoinSet::new();
-        for component in &COMPONENTS {
-            let token = if component.leaf.is_empty() { server.clone() } else { clients.clone() };
-            let (name, work) = (component.name, (component.run)(component.arguments(layout, settings), token));
-            running.spawn(async move { (name, work.await) });
-            if component.leaf.is_empty() {
-                wait_for_api(settings, &signal).await;
-            }
+        let [apiserver, others @ ..] = &COMPONENTS;
+        let started = copepod_apiserver::command::start(apiserver.arguments(layout, settings), server.clone()).await?;
+        let Some(api) = started else { return Ok(()) };
+        // Clients that come before their roles are there would be refused, and come again only after a back-off.
+        tokio::select! {
+            _ = tokio::time::timeout(API_WAIT, api.ready()) => {}
+            () = signal.cancelled() => {}
+        }
+        running.spawn(async move {
+            api.ended().await;
+            (apiserver.name, Ok(()))
+        });
+        for component in others {
+            let work = (component.run)(component.arguments(layout, settings), clients.clone());
+            running.spawn(async move { (component.name, work.await) });
         }
         let mut result = Ok(());
         while let Some(ended) = running.join_next().await {
@@ -115,20 +122,6 @@ pub fn run_all(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
         }
         result
     })
-}
-
-/// Until the port answers. Others would find it by their own back-off, only later.
-async fn wait_for_api(settings: &Settings, signal: &Shutdown) {
-    let address = SocketAddr::new([127, 0, 0, 1].into(), settings.secure_port);
-    let answered = async {
-        while tokio::net::TcpStream::connect(address).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::select! {
-        _ = tokio::time::timeout(API_WAIT, answered) => {}
-        () = signal.cancelled() => {}
-    }
 }
 
 fn flag(name: &str, value: impl std::fmt::Display) -> String {
