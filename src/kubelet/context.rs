@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::{
     cgroup::Cgroups,
     config::KubeletConfig,
-    container::{downward::NodeFacts, image::Puller},
+    container::{downward::NodeFacts, image::Puller, resources::LimitFacts},
     metrics::Metrics,
     node::machine::Machine,
     objects::{ObjectCache, ServiceCache},
@@ -70,6 +70,17 @@ impl Context {
     }
 }
 
+impl Context {
+    /// What of the machine decides about containers' limits.
+    pub fn limit_facts(&self) -> LimitFacts {
+        LimitFacts {
+            memory_capacity: self.machine.memory_bytes,
+            cgroup_v2: self.cgroups.is_v2(),
+            swap_controller: self.cgroups.swap_controller(),
+        }
+    }
+}
+
 /// Pods by uid, as the workers know them, and whose each container is.
 #[derive(Default)]
 pub struct PodTable {
@@ -117,6 +128,11 @@ impl PodTable {
     /// Notes whose a container or sandbox is.
     pub fn own(&self, id: &str, uid: &str) {
         self.owners.lock().insert(id.to_owned(), uid.to_owned());
+    }
+
+    /// Forgets the containers and sandboxes of a pod that are not there any more.
+    pub fn disown(&self, uid: &str, there: impl Fn(&str) -> bool) {
+        self.owners.lock().retain(|id, owner| owner != uid || there(id));
     }
 
     /// Whose a container or sandbox is.

@@ -21,8 +21,8 @@
 //!   net, counted by `kubelet_pleg_relist_total`;
 //! * decisions ([`pod::plan`], [`pod::status`]) are pure functions; what acts ([`pod::act`]) decides nothing.
 //!
-//! Deliberately absent: eviction and image garbage collection, persistent volumes and CSI, device plugins, in-place resize,
-//! the systemd cgroup driver, user namespaces. Each is refused by name or shown in the pod's events.
+//! Deliberately absent: eviction and image garbage collection, persistent volumes and CSI, device plugins, the systemd
+//! cgroup driver, user namespaces. Each is refused by name or shown in the pod's events.
 
 pub mod cgroup;
 pub mod command;

@@ -12,7 +12,7 @@ use super::{
     env::{EnvError, EnvSources, environment, needs},
     expand::expand,
     labels, mounts,
-    resources::{LimitFacts, container_resources},
+    resources::container_resources,
     sandbox::log_dir,
     security::{self, ImageUser, SecurityError},
 };
@@ -88,11 +88,7 @@ pub async fn container_config(
             container.name
         ))
     })?;
-    let facts = LimitFacts {
-        memory_capacity: context.machine.memory_bytes,
-        cgroup_v2: context.cgroups.is_v2(),
-        swap_controller: context.cgroups.swap_controller(),
-    };
+    let facts = context.limit_facts();
     let lookup = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let words = |list: &Option<Vec<String>>| list.iter().flatten().map(|word| expand(word, lookup)).collect();
     Ok(api::ContainerConfig {

@@ -7,6 +7,7 @@
 //! | [`plan`] | the decision, pure |
 //! | [`status`], [`conditions`] | the API's status, pure |
 //! | [`admit`] | whether a new pod fits, pure |
+//! | [`resize`] | limits of running containers that change, pure |
 //! | [`act`] | starting and stopping sandboxes and containers |
 //! | [`worker`] | one task a pod: observe, plan, act, tell |
 //! | [`manager`] | workers and the sources that feed them |
@@ -26,6 +27,7 @@ pub mod observe;
 pub mod patch;
 pub mod plan;
 pub mod qos;
+pub mod resize;
 pub mod status;
 mod tell;
 pub mod worker;

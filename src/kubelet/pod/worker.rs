@@ -10,45 +10,39 @@
 //!
 //! upstream: kubelet/pod_workers.go, kubelet/kubelet.go SyncPod, SyncTerminatingPod, SyncTerminatedPod
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use copepod_client::{events::EventType, rest};
-use copepod_cri::api;
+use copepod_client::events::EventType;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
 
 use super::{
-    act::{self, StartError, StartInputs, clean, create_sandbox, kill_container, kill_pod, start_container},
+    act::clean,
     admit,
     backoff::{Backoff, later},
     model::{
         ContainerKind, Observed, ProbeResults, RunState, find_container, is_deleted, is_sidecar, spec, uid,
     },
     observe::{Cache, observe},
-    patch,
-    plan::{Inputs, Plan, SandboxPlan, container_at, plan},
+    plan::{Inputs, Plan, container_at, plan},
+    resize,
     status::{StartErrors, StatusInputs, generate},
     tell::StatusSender,
 };
 use crate::{
-    container::sandbox::sandbox_config,
     context::{Context, container_reference, pod_reference},
     probe::{ProbeSet, Target},
     text::pod_text,
-    volume::{self, Mounted, teardown},
+    volume::Mounted,
     wake::{Cause, Waker},
 };
 
 /// Wait after a failed step before it is tried again.
 // upstream: kubelet/kubelet.go backOffPeriod
 const RETRY: Duration = Duration::from_secs(10);
-/// First and longest wait after a volume failed.
-// upstream: pkg/util/goroutinemap/exponentialbackoff
-const VOLUME_RETRY_MIN: Duration = Duration::from_millis(500);
-const VOLUME_RETRY_MAX: Duration = Duration::from_secs(122);
 /// Waits between looks for an end that was announced but is not shown yet: containerd tells the world of an exit while its
 /// own CRI service still learns of it.
 const END_LOOKS: &[Duration] = &[
@@ -63,6 +57,11 @@ const END_LOOKS: &[Duration] = &[
 ];
 /// Rounds of look, decide, act before the task lets others run.
 const ROUNDS_MAX: usize = 50;
+
+mod acting;
+mod ending;
+
+use acting::VOLUME_RETRY_MIN;
 
 /// What a worker is told.
 #[derive(Clone)]
@@ -105,6 +104,10 @@ pub struct Worker {
     rejected: bool,
     mounted: Option<Mounted>,
     volume_delay: Duration,
+    /// Limits that containers were given.
+    applied: resize::Applied,
+    /// Labels and annotations that the volumes show.
+    shown: Option<Shown>,
     /// Ends that were announced and not seen yet, with the number of looks so far.
     announced: HashMap<String, usize>,
     sender: StatusSender,
@@ -142,6 +145,8 @@ impl Worker {
                 .map(|(reason, message)| ("Failed", reason, format!("Pod was rejected: {message}"))),
             mounted: None,
             volume_delay: VOLUME_RETRY_MIN,
+            applied: resize::Applied::new(),
+            shown: None,
             announced: HashMap::new(),
             born: std::time::Instant::now(),
         }
@@ -200,11 +205,14 @@ impl Worker {
             };
             // After a change, when a token is due, and once for a pod that an agent before this one started.
             let due = self.mounted.as_ref().and_then(|mounted| mounted.refresh_at);
-            let stale = causes.has(Cause::Objects) || due.is_some_and(|due| due <= Timestamp::now());
+            let stale = causes.has(Cause::Objects)
+                || due.is_some_and(|due| due <= Timestamp::now())
+                || self.shown.as_ref().is_some_and(|shown| *shown != shown_of(&update.pod));
             let adopted = self.mounted.is_none() && observed.active_sandbox().is_some();
             if (stale && self.mounted.is_some()) || (adopted && !self.retries.contains_key("")) {
                 self.set_up_volumes(update, &observed).await;
             }
+            self.resize(update, &observed).await;
             if self.past_deadline(&update.pod) {
                 let message = "Pod was active on the node longer than the specified deadline";
                 self.verdict = Some(("Failed", "DeadlineExceeded".into(), message.into()));
@@ -254,6 +262,10 @@ impl Worker {
         for id in observed.containers.iter().map(|c| &c.id).chain(observed.sandboxes.iter().map(|s| &s.id)) {
             self.context.pods.own(id, &self.uid);
         }
+        self.context.pods.disown(&self.uid, |id| {
+            observed.containers.iter().any(|instance| instance.id == id)
+                || observed.sandboxes.iter().any(|sandbox| sandbox.id == id)
+        });
         let running = |id: &str| {
             observed
                 .containers
@@ -384,162 +396,6 @@ impl Worker {
         plan
     }
 
-    /// Carries a plan out. The error is the time to try again.
-    async fn act(&mut self, update: &Update, observed: &Observed, plan: Plan) -> Result<(), Timestamp> {
-        let context = self.context.clone();
-        let pod = update.pod.clone();
-        let soon = || later(Timestamp::now(), RETRY);
-        let failed = |what: &'static str| {
-            let pod = pod_text(&pod);
-            move |error: String| {
-                tracing::warn!(error, pod, what);
-                soon()
-            }
-        };
-        if plan.kill_pod {
-            if matches!(plan.sandbox, SandboxPlan::Create { replaces: true, .. }) {
-                let message = "Pod sandbox changed, it will be killed and re-created.";
-                context.recorder.event(&pod_reference(&pod), EventType::Normal, "SandboxChanged", message);
-            }
-            kill_pod(&context, &pod, observed, None).await.map_err(failed("ending the pod"))?;
-        }
-        for kill in &plan.kill {
-            let Some((_, container)) = find_container(&pod, &kill.name) else { continue };
-            let grace = act::grace_seconds(&pod, &container, kill.reason);
-            kill_container(&context, &pod, &kill.name, &kill.id, &kill.message, grace, observed.ips())
-                .await
-                .map_err(failed("killing a container"))?;
-        }
-        if plan.start.is_empty() && !matches!(plan.sandbox, SandboxPlan::Create { .. }) {
-            return Ok(());
-        }
-        if !self.set_up_volumes(update, observed).await {
-            return Err(self.retries.get("").copied().unwrap_or_else(soon));
-        }
-        let (sandbox, config, ips) = match plan.sandbox {
-            SandboxPlan::None => return Ok(()),
-            SandboxPlan::Keep(id) => {
-                let attempt = observed.active_sandbox().map_or(0, |sandbox| sandbox.attempt);
-                let (config, _) = sandbox_config(&context, &pod, attempt)
-                    .map_err(|error| failed("sandbox configuration")(error.to_string()))?;
-                (id, config, observed.ips().to_vec())
-            }
-            SandboxPlan::Create { attempt, .. } => self.make_sandbox(update, attempt).await?,
-        };
-        let ips = if super::model::host_network(&pod) { context.host_ips.clone() } else { ips };
-        let volumes = self.mounted.as_ref().map(|mounted| mounted.paths.clone()).unwrap_or_default();
-        let mut retry: Option<Timestamp> = None;
-        for start in plan.start {
-            let container = container_at(&pod, start);
-            self.note_restart(observed, &container.name);
-            let inputs = StartInputs {
-                pod: &pod,
-                container: &container,
-                kind: start.kind,
-                observed,
-                sandbox: &sandbox,
-                sandbox_config: &config,
-                volumes: &volumes,
-                pod_ips: &ips,
-            };
-            match start_container(&context, inputs).await {
-                Ok(id) => {
-                    context.pods.own(&id, &self.uid);
-                    self.errors.remove(&container.name);
-                    self.retries.remove(&container.name);
-                }
-                Err(error) => {
-                    let at = self.note_failure(&container.name, error);
-                    retry = Some(retry.map_or(at, |other| other.min(at)));
-                    if start.kind == ContainerKind::Init && !is_sidecar(&container) {
-                        break;
-                    }
-                }
-            }
-        }
-        retry.map_or(Ok(()), Err)
-    }
-
-    async fn make_sandbox(
-        &mut self,
-        update: &Update,
-        attempt: u32,
-    ) -> Result<(String, api::PodSandboxConfig, Vec<String>), Timestamp> {
-        let context = self.context.clone();
-        let hold = |worker: &mut Self| {
-            let at = later(Timestamp::now(), RETRY);
-            worker.retries.insert(String::new(), at);
-            at
-        };
-        if let Err(error) = context.cgroups.create_pod(&update.pod) {
-            let message = format!("error: failed to create pod cgroup: {error}");
-            context.recorder.event(
-                &pod_reference(&update.pod),
-                EventType::Warning,
-                "FailedCreatePodContainer",
-                message,
-            );
-            return Err(hold(self));
-        }
-        let Ok((id, config)) = create_sandbox(&context, &update.pod, attempt).await else {
-            return Err(hold(self));
-        };
-        context.pods.own(&id, &self.uid);
-        match context.runtime.pod_sandbox_status(&id).await {
-            Ok(status) => {
-                let ips = super::observe::sandbox_of(&status).ips.unwrap_or_default();
-                Ok((id, config, ips))
-            }
-            Err(error) => {
-                let message = format!("Unable to get pod sandbox status: {}", error.grpc_text());
-                context.recorder.event(
-                    &pod_reference(&update.pod),
-                    EventType::Warning,
-                    "FailedPodSandBoxStatus",
-                    message,
-                );
-                Err(later(Timestamp::now(), RETRY))
-            }
-        }
-    }
-
-    /// Counts a crash: the next restart waits longer.
-    fn note_restart(&mut self, observed: &Observed, name: &str) {
-        let exited = observed
-            .containers
-            .iter()
-            .find(|instance| instance.name == name && instance.state == RunState::Exited);
-        if let Some(finished) = exited.and_then(|instance| instance.finished_at) {
-            self.backoff.next(name, finished, Timestamp::now());
-        }
-    }
-
-    fn note_failure(&mut self, name: &str, error: StartError) -> Timestamp {
-        self.errors.insert(name.to_owned(), (error.reason, error.message));
-        let at = error.retry_at.unwrap_or_else(|| later(Timestamp::now(), RETRY));
-        self.retries.insert(name.to_owned(), at);
-        at
-    }
-
-    /// Sets volumes up, or brings them up to date. False: not now, the time to retry is noted.
-    async fn set_up_volumes(&mut self, update: &Update, observed: &Observed) -> bool {
-        match volume::set_up(&self.context, &update.pod, observed.ips()).await {
-            Ok(mounted) => {
-                self.mounted = Some(mounted);
-                self.volume_delay = VOLUME_RETRY_MIN;
-                true
-            }
-            Err((name, error)) => {
-                let message = format!("MountVolume.SetUp failed for volume {name:?} : {error}");
-                let reference = pod_reference(&update.pod);
-                self.context.recorder.event(&reference, EventType::Warning, "FailedMount", message);
-                self.retries.insert(String::new(), later(Timestamp::now(), self.volume_delay));
-                self.volume_delay = (self.volume_delay * 2).min(VOLUME_RETRY_MAX);
-                false
-            }
-        }
-    }
-
     /// Makes the status and hands it to the sender.
     fn tell(&mut self, update: &Update, observed: &Observed, terminal: bool) {
         let table = self.probes.table();
@@ -585,139 +441,17 @@ impl Worker {
             Err(error) => tracing::warn!(error, pod = pod_text(&update.pod), "looking at the runtime"),
         }
     }
+}
 
-    /// Ends the pod; true when nothing of it is left.
-    async fn end(&mut self, update: &Update) -> bool {
-        self.probes.stop_killing();
-        self.stop_everything(update).await;
-        let mut update = self.updates.borrow_and_update().clone();
-        let observed = loop {
-            match self.look(&update).await {
-                Ok(observed) => break observed,
-                Err(error) => tracing::warn!(error, pod = pod_text(&update.pod), "looking at the runtime"),
-            }
-            tokio::time::sleep(RETRY).await;
-        };
-        self.tell(&update, &observed, true);
-        self.take_down(&update).await;
-        self.sender.flush().await;
-        // Done, but still shown: wait for the deletion.
-        while !update.doomed() {
-            self.sender.set_object(update.api_object());
-            if self.updates.changed().await.is_err() {
-                return true;
-            }
-            update = self.updates.borrow_and_update().clone();
-            self.context.pods.put(update.pod.clone());
-        }
-        self.sender.flush().await;
-        self.remove(&update, &observed).await;
-        true
-    }
+/// What of a pod's metadata its volumes may show.
+type Shown = (Option<BTreeMap<String, String>>, Option<BTreeMap<String, String>>);
 
-    /// Kills until nothing runs, anew when the grace period is shortened.
-    async fn stop_everything(&mut self, update: &Update) {
-        let mut update = update.clone();
-        loop {
-            let observed = match self.look(&update).await {
-                Ok(observed) if !observed.anything_alive() => return,
-                Ok(observed) => observed,
-                Err(error) => {
-                    tracing::warn!(error, pod = pod_text(&update.pod), "looking at the runtime");
-                    tokio::time::sleep(RETRY).await;
-                    continue;
-                }
-            };
-            self.tell(&update, &observed, false);
-            let grace = grace_of(&update);
-            let (context, pod) = (self.context.clone(), update.pod.clone());
-            let kill = kill_pod(&context, &pod, &observed, Some(grace));
-            tokio::pin!(kill);
-            let waker = self.waker.clone();
-            let mut changes = self.updates.clone();
-            changes.mark_unchanged();
-            let result = loop {
-                tokio::select! {
-                    result = &mut kill => break Some(result),
-                    () = waker.woken() => self.look_and_tell(&update).await,
-                    // A shorter grace period; an error is the manager's end, which this task does not outlive.
-                    () = until(&mut changes, |other| grace_of(other) < grace) => break None,
-                }
-            };
-            if let Some(Err(error)) = result {
-                let message = format!("error killing pod: {error}");
-                self.context.recorder.event(
-                    &pod_reference(&update.pod),
-                    EventType::Warning,
-                    "FailedKillPod",
-                    message,
-                );
-                tokio::time::sleep(RETRY).await;
-            }
-            update = self.updates.borrow().clone();
-        }
-    }
-
-    /// Volumes and cgroup of a pod that runs no more.
-    async fn take_down(&mut self, update: &Update) {
-        self.mounted = None;
-        self.context.objects.release(&self.uid);
-        self.context.tokens.forget(&self.uid);
-        let directory = volume::pod_dir(&self.context, &self.uid);
-        let volumes = [directory.join("volumes"), volume::subpath::directory(&directory)];
-        for path in volumes {
-            let result = tokio::task::spawn_blocking(move || teardown::remove_pod_dir(&path)).await;
-            if let Ok(Err(error)) = result {
-                tracing::warn!(%error, pod = pod_text(&update.pod), "taking volumes down");
-            }
-        }
-        if let Err(error) = self.context.cgroups.remove_pod(&self.uid) {
-            tracing::debug!(%error, pod = pod_text(&update.pod), "removing the pod's cgroup");
-        }
-    }
-
-    /// The last of the pod: containers, logs, directory, API object.
-    async fn remove(&mut self, update: &Update, observed: &Observed) {
-        clean(&self.context, &update.pod, observed, true).await;
-        if let Err(error) = self.context.cgroups.remove_pod(&self.uid) {
-            tracing::warn!(%error, pod = pod_text(&update.pod), "removing the pod's cgroup");
-        }
-        let logs = crate::container::sandbox::log_dir(&self.context, &update.pod);
-        for path in [volume::pod_dir(&self.context, &self.uid), logs] {
-            if let Err(error) = teardown::remove_pod_dir(&path) {
-                tracing::warn!(%error, pod = pod_text(&update.pod), "removing the pod's files");
-            }
-        }
-        let object = update.api_object().filter(|_| !update.gone || super::model::is_static(&update.pod));
-        let Some(object) = object else { return };
-        let mut wait = Duration::from_millis(100);
-        while let Err(error) = patch::delete(&self.context.client, &object).await {
-            tracing::warn!(
-                error = rest::message(&error),
-                pod = pod_text(&update.pod),
-                "deleting the pod object"
-            );
-            if rest::code(&error).is_some_and(|code| (400..500).contains(&code) && code != 429) {
-                return;
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY);
-        }
-    }
+fn shown_of(pod: &Pod) -> Shown {
+    (pod.metadata.labels.clone(), pod.metadata.annotations.clone())
 }
 
 /// Waits for an update of a kind. What it is, the caller reads anew.
 async fn until(updates: &mut watch::Receiver<Update>, kind: impl FnMut(&Update) -> bool) {
     // An error is the manager's end, which this task does not outlive.
     let _ = updates.wait_for(kind).await;
-}
-
-/// How long everything of the pod gets, in seconds: at least one.
-// upstream: kubelet/pod_workers.go calculateEffectiveGracePeriod
-fn grace_of(update: &Update) -> i64 {
-    let deletion = update.pod.metadata.deletion_grace_period_seconds;
-    let own = spec(&update.pod).termination_grace_period_seconds;
-    let grace = deletion.or(own).unwrap_or(30);
-    let grace = if update.gone && super::model::is_deleted(&update.pod) { grace.min(1) } else { grace };
-    grace.max(1)
 }
