@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use copepod_kinds::{Context, Kind};
-use copepod_meta::{CompactString, GroupResource, Gvk, Path, ResourceVersion, Status, Value, names, time};
+use copepod_meta::{CompactString, GroupResource, Gvk, Reason, ResourceVersion, Status, Value, names, time};
 use copepod_schema::{Resource, Storage};
 use copepod_store::cache::{BodyBudget, Cache, CacheConfig, Hold, ReadAt};
 use copepod_store::{KeyValue, Store};
@@ -207,14 +207,9 @@ pub(crate) fn set_revision(tree: &mut Value, revision: u64) {
     }
 }
 
-/// The revision that a tree names; 0 when it names none.
-pub(crate) fn revision_of(tree: &Value, gvk: &Gvk) -> Result<u64, Status> {
+/// The revision that a tree names; 0 when it names none. What is no number is a plain error, that is a 500.
+pub(crate) fn revision_of(tree: &Value) -> Result<u64, Status> {
     let text = tree.str_at(&["metadata", "resourceVersion"]);
-    ResourceVersion::parse(text).map(|v| v.0).map_err(|e| {
-        let path = Path::new("metadata");
-        let error =
-            copepod_meta::FieldError::invalid_str(&path.child("resourceVersion"), text, e.to_string());
-        let name = tree.str_at(&["metadata", "name"]);
-        Status::invalid(&gvk.group, &gvk.kind, name, &vec![error])
-    })
+    let parsed = ResourceVersion::parse(text);
+    parsed.map(|v| v.0).map_err(|e| Status::new(500, Reason::Unknown, e.to_string()))
 }

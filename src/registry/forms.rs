@@ -31,8 +31,6 @@ pub(crate) struct Forms {
     seen_as: Vec<SeenAs>,
     /// Selectable fields beyond name and namespace, in the order of [`Attributes::fields`].
     fields: &'static [&'static str],
-    /// PartialObjectMetadata's type.
-    partial: TypeId,
 }
 
 /// A served version that shows the collection.
@@ -65,14 +63,7 @@ impl Forms {
         });
         let seen_as: Vec<SeenAs> = seen_as.collect();
         debug_assert!(seen_as.len() <= usize::from(u8::MAX) / 4, "forms are numbered in a byte");
-        Forms {
-            seen_as,
-            fields: kind.strategy.selectable_fields(),
-            types,
-            storage,
-            kind,
-            partial: wire::partial_type(),
-        }
+        Forms { seen_as, fields: kind.strategy.selectable_fields(), types, storage, kind }
     }
 
     /// The number of a form; `None` if the collection is not shown so.
@@ -93,7 +84,8 @@ impl Forms {
     pub(crate) fn shape(&self, media: Media, part: Part) -> codec::Form {
         match media {
             Media::Protobuf => codec::Form::Protobuf,
-            Media::Json if self.types.is_unstructured() && part == Part::All => codec::Form::Whole,
+            // Items of a PartialObjectMetadataList say what they are, unlike items of typed lists.
+            Media::Json if self.types.is_unstructured() || part == Part::Metadata => codec::Form::Whole,
             Media::Json => codec::Form::Members,
         }
     }
@@ -141,18 +133,23 @@ pub(crate) fn body_of(
 ) -> Result<codec::Body, Status> {
     let body = match part {
         Part::All => codec::encode_body(tree, &served.types, served.ty(), &served.gvk(), media.into()),
-        Part::Metadata => {
-            let partial = metadata_only(tree.get("metadata").clone());
-            codec::encode_body(&partial, &Types::Builtin, wire::partial_type(), &served.gvk(), media.into())
-        }
+        Part::Metadata => partial_body(tree.get("metadata").clone(), media),
     };
     body.map_err(errors::unencodable)
 }
 
-fn metadata_only(metadata: Value) -> Value {
+/// A PartialObjectMetadata: in JSON a whole object, type meta and all.
+fn partial_body(metadata: Value, media: Media) -> Result<codec::Body, codec::EncodeError> {
     let mut partial = Value::map();
     partial.set(&["metadata"], metadata);
-    partial
+    let (ty, gvk) = (wire::partial_type(), Gvk::new("meta.k8s.io", "v1", "PartialObjectMetadata"));
+    match media {
+        Media::Protobuf => codec::encode_body(&partial, &Types::Builtin, ty, &gvk, codec::Media::Protobuf),
+        Media::Json => {
+            let bytes = codec::encode(&partial, &Types::Builtin, ty, Some(&gvk), codec::Media::Json)?;
+            Ok(codec::Body { bytes, form: codec::Form::Whole })
+        }
+    }
 }
 
 impl ObjectCodec for Forms {
@@ -176,9 +173,7 @@ impl ObjectCodec for Forms {
         let mut tree = self.tree(seen_as, stored, revision)?;
         if part == Part::Metadata {
             let metadata = tree.remove(&["metadata"]).unwrap_or_else(Value::map);
-            let partial = metadata_only(metadata);
-            let body =
-                codec::encode_body(&partial, &Types::Builtin, self.partial, &seen_as.gvk, media.into())?;
+            let body = partial_body(metadata, media)?;
             return Ok(body.bytes);
         }
         Ok(codec::encode_body(&tree, &self.types, seen_as.ty, &seen_as.gvk, media.into())?.bytes)

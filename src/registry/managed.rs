@@ -155,6 +155,35 @@ impl Versions for ServedVersions<'_> {
     }
 }
 
+/// Writes `metadata.managedFields` of an object of one version, whose fields no strategy resets.
+pub(crate) fn track_simple(
+    (gvk, ty): (&Gvk, TypeId),
+    subresource: &str,
+    manager: &str,
+    now: &str,
+    live: Option<&Value>,
+    object: &mut Value,
+) {
+    let types = copepod_schema::Universe::builtin();
+    let plain = |object: &Value| codec::to_untyped(object, types, ty, Some(gvk));
+    let empty = plain(&Value::map());
+    let parse = |json: &[u8]| codec::decode_untyped(json).ok().map(|(value, _)| value);
+    let context = Context {
+        universe: types,
+        ty,
+        gvk,
+        subresource,
+        reset_fields: None,
+        versions: &apply::NoOtherVersions,
+        empty: &empty,
+        now,
+        parse_json: &parse,
+    };
+    let live = live.map(plain);
+    let owned = apply::update(&context, live.as_ref().unwrap_or(&empty), &plain(object), manager);
+    set_managed(object, owned);
+}
+
 /// A write that changes nothing but the times of managedFields changes nothing.
 /// upstream: apimachinery/pkg/util/managedfields/internal IgnoreManagedFieldsTimestampsTransformer
 pub(crate) fn ignore_timestamps(object: &mut Value, old: &Value) {

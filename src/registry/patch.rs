@@ -45,8 +45,8 @@ impl Patch {
         let (document, mut complaints) = match kind {
             PatchType::Json => {
                 let (patch, unknown) = JsonPatch::parse(document).map_err(json_patch_status)?;
-                let complaints = duplicates.into_iter().chain(unknown);
-                (Document::Json(patch), complaints.map(|c| format!("json patch {c}")).collect())
+                let duplicates = duplicates.into_iter().map(|c| format!("json patch {c}"));
+                (Document::Json(patch), duplicates.chain(unknown).collect())
             }
             PatchType::Merge => (Document::Merge(document), duplicates),
             _ => (Document::Strategic(document), duplicates),
@@ -130,7 +130,9 @@ pub(crate) struct Configuration {
 impl Configuration {
     /// Parses YAML or JSON.
     pub(crate) fn parse(body: &Body, options: &WriteOptions) -> Result<Configuration, Status> {
-        let bad = |e: codec::DecodeError| Status::bad_request(format!("error decoding YAML: {e}"));
+        let bad = |e: codec::DecodeError| {
+            Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {e}"))
+        };
         let (json, duplicate) = codec::yaml_to_json(&body.bytes).map_err(bad)?;
         let (config, more) = codec::decode_untyped(&json).map_err(bad)?;
         let duplicates = duplicate.into_iter().chain(more).collect();

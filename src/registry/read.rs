@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use copepod_meta::{GroupResource, Status};
+use copepod_meta::{Reason, Status};
 use copepod_store::StoreError;
 use copepod_store::cache::{CacheError, ListQuery, ReadAt, WatchQuery, WatchStart};
 use tokio::time::Instant;
@@ -43,7 +43,7 @@ impl Registry {
         let resource = target.served.group_resource();
         let at = match options.resource_version.as_str() {
             "" => ReadAt::Latest,
-            text => match parse_version(text).map_err(|e| invalid_version(&resource, &target.name, e))? {
+            text => match parse_version(text).map_err(invalid_version)? {
                 0 => ReadAt::Any,
                 revision => ReadAt::AtLeast(revision),
             },
@@ -120,7 +120,7 @@ impl Registry {
         options.validate()?;
         let selection = Selection::of(collection, target, &options)?;
         let resource = target.served.group_resource();
-        let start = watch_start(&options, &resource)?;
+        let start = watch_start(&options)?;
         let mut query = WatchQuery::new(selection.scope, start);
         (query.filter, query.field) = (selection.filter, selection.field);
         query.bookmarks = options.allow_watch_bookmarks;
@@ -138,8 +138,8 @@ impl Registry {
 }
 
 /// upstream: apiserver/pkg/storage/cacher/cacher.go Watch, getWatchCacheResourceVersion
-fn watch_start(options: &ListOptions, resource: &GroupResource) -> Result<WatchStart, Status> {
-    let revision = parse_version(&options.resource_version).map_err(|e| invalid_version(resource, "", e))?;
+fn watch_start(options: &ListOptions) -> Result<WatchStart, Status> {
+    let revision = parse_version(&options.resource_version).map_err(invalid_version)?;
     let unset = options.resource_version.is_empty();
     let state_at = match revision {
         _ if unset => ReadAt::Latest,
@@ -154,9 +154,9 @@ fn watch_start(options: &ListOptions, resource: &GroupResource) -> Result<WatchS
     })
 }
 
-/// upstream: InterpretWatchError: the resource stands where the kind should.
-fn invalid_version(resource: &GroupResource, name: &str, error: copepod_meta::FieldError) -> Status {
-    Status::invalid(&resource.group, &resource.resource, name, &vec![error])
+/// A plain error, that is a 500: upstream's storage does not make a Status of it.
+fn invalid_version(error: copepod_meta::FieldError) -> Status {
+    Status::new(500, Reason::Unknown, error.to_string())
 }
 
 /// 410 of a list. A page that is too late may go on at the newest state, if its client takes the inconsistency.

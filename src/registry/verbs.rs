@@ -184,7 +184,7 @@ impl Registry {
         let decoded = copepod_codec::decode(&body.bytes, body.media, types, ty, Some(&gvk))
             .map_err(|failure| Status::bad_request(failure.error.to_string()))?;
         if decoded.gvk.kind != gvk.kind {
-            return Err(Status::bad_request("decoded object cannot be converted to DeleteOptions"));
+            return Err(Status::bad_request(wire::not_registered(&decoded.gvk)));
         }
         Ok(DeleteOptions::from_value(&decoded.value))
     }

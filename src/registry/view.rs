@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use copepod_codec::frame;
 use copepod_kinds::{Column, Context, Row};
-use copepod_meta::{Gvk, Map, Status, User, Value};
+use copepod_meta::{Map, Status, User, Value};
 use copepod_schema::Media;
 
 use crate::api::{Form, Include, View};
@@ -84,8 +84,7 @@ pub(crate) fn row(object: &Object, include: Include) -> Result<Bytes, Status> {
         Include::None => out.extend_from_slice(b"null"),
         Include::Metadata => {
             let body = object.body(Form { media: Media::Json, view: View::Partial })?;
-            let gvk = Gvk::new("meta.k8s.io", "v1", "PartialObjectMetadata");
-            out.extend_from_slice(&frame::object(&gvk, &body).join(&body));
+            out.extend_from_slice(&body.bytes);
         }
         Include::Object => {
             let body = object.body(Form { media: Media::Json, view: View::Object })?;

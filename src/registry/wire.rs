@@ -120,11 +120,7 @@ fn not_expected(expected: &Expected, said: &Gvk) -> Status {
         ))
     };
     if expected.types.by_gvk(said).is_none() && Universe::builtin().by_gvk(said).is_none() {
-        return cannot(format!(
-            "no kind {} is registered for version {} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
-            copepod_meta::field::quote(&said.kind),
-            copepod_meta::field::quote(&said.api_version())
-        ));
+        return cannot(not_registered(said));
     }
     if said.kind == *kind && said.group == want.group {
         return Status::bad_request(format!(
@@ -141,6 +137,16 @@ fn not_expected(expected: &Expected, said: &Gvk) -> Status {
         said.kind,
         package(want)
     ))
+}
+
+/// upstream: apimachinery/pkg/runtime/error.go notRegisteredErr; the scheme is named after the line that made it
+pub(crate) fn not_registered(gvk: &Gvk) -> String {
+    let quote = copepod_meta::field::quote;
+    format!(
+        "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
+        quote(&gvk.kind),
+        quote(&gvk.api_version())
+    )
 }
 
 /// Plain JSON of a tree without a type.

@@ -99,7 +99,7 @@ impl Call<'_> {
         let name = object.str_at(&["metadata", "name"]).to_string();
         self.validate(Operation::Create, &name, Some(&mut object), None).await?;
         let key = self.collection.key(self.object_namespace(), &name)?;
-        if revision_of(&object, &self.collection.gvk())? != 0 {
+        if revision_of(&object)? != 0 {
             let why = "resourceVersion should not be set on objects to be created";
             return Err(Status::new(500, copepod_meta::Reason::Unknown, why));
         }
@@ -271,10 +271,8 @@ impl Call<'_> {
 
     /// upstream: apiserver/pkg/storage/interfaces.go Preconditions.Check, as InterpretUpdateError shows it
     pub(crate) fn failed_precondition(&self, what: &str, asked: &str, found: &str) -> Status {
-        let key = match self.object_namespace() {
-            "" => format!("/{}/{}", self.collection.storage.prefix, self.target.name),
-            ns => format!("/{}/{ns}/{}", self.collection.storage.prefix, self.target.name),
-        };
+        let folder = self.collection.folder(self.object_namespace());
+        let key = format!("{}{}", String::from_utf8_lossy(&folder), self.target.name);
         let why = format!(
             "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
              Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}"
@@ -285,7 +283,7 @@ impl Call<'_> {
     /// The revision that the client saw must be the stored one; none is taken as "whatever it is" where the kind allows.
     fn check_revision(&self, object: &mut Value, kv: &KeyValue) -> Result<(), Status> {
         let resource = self.target.served.group_resource();
-        let asked = revision_of(object, &self.collection.gvk())?;
+        let asked = revision_of(object)?;
         if asked == 0 {
             if !self.strategy.allow_unconditional_update() {
                 let path = Path::new("metadata");

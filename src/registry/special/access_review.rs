@@ -8,7 +8,7 @@ use copepod_meta::{Attributes, Decision, ErrorList, FieldError, Map, Path, Statu
 
 use super::{Answered, Ask, Special};
 use crate::api::{Answer, Body, WriteOptions};
-use crate::metadata::{ensure_namespace, wipe_system_fields};
+use crate::metadata::ensure_namespace;
 
 pub(super) struct SubjectAccessReview;
 pub(super) struct LocalSubjectAccessReview;
@@ -51,8 +51,7 @@ impl Special for SelfSubjectRulesReview {
 }
 
 async fn review(ask: Ask<'_>, body: Body, options: &WriteOptions, whose: Whose) -> Result<Answer, Status> {
-    let mut review = ask.decode(&body, options)?;
-    wipe_system_fields(&mut review);
+    let mut review = ask.decode_owned(&body, options)?;
     let namespace = ask.target.namespace.as_str();
     if whose == Whose::LocalSubject {
         ensure_namespace(&mut review, namespace)?;

@@ -12,6 +12,7 @@ mod namespace;
 mod pod;
 mod rbac;
 mod scale;
+mod scale_fields;
 mod service;
 mod token;
 mod token_review;
@@ -27,8 +28,10 @@ use crate::api::{
     Answer, Body, Caller, Content, DeleteOptions, GetOptions, Listing, PatchType, Target, WriteOptions,
 };
 use crate::call::Call;
-use crate::collection::Collection;
+use crate::collection::{Collection, now};
 use crate::delete::{self, Plan};
+use crate::managed::{manager_name, track_simple};
+use crate::metadata::wipe_system_fields;
 use crate::options::WriteKind;
 use crate::registry::Registry;
 use crate::types::Types;
@@ -75,6 +78,16 @@ impl<'a> Ask<'a> {
         Ok(object)
     }
 
+    /// The request's object, made but never stored: it has an owner all the same.
+    fn decode_owned(&self, body: &Body, options: &WriteOptions) -> Result<Value, Status> {
+        let mut object = self.decode(body, options)?;
+        wipe_system_fields(&mut object);
+        let (gvk, ty) = self.expected()?;
+        let manager = manager_name(&options.field_manager, &self.caller.user_agent);
+        track_simple((&gvk, ty), &self.target.subresource, &manager, &now(), None, &mut object);
+        Ok(object)
+    }
+
     /// An answer that is not stored.
     fn answer(&self, code: u16, value: Value) -> Result<Answer, Status> {
         let (gvk, ty) = self.expected()?;
@@ -112,9 +125,9 @@ async fn validate_create(call: &Call<'_>, object: &mut Value) -> Result<(), Stat
     call.validate(Operation::Create, &call.target.name, Some(object), None).await
 }
 
-/// `Status` of something that was done.
+/// `Status` of something that was done by a create.
 fn success() -> Status {
-    Status::new(0, Reason::Unknown, "")
+    Status::new(201, Reason::Unknown, "")
 }
 
 /// A subresource (or a resource that is not stored) with a road of its own. What it does not do is 405.

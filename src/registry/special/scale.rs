@@ -5,14 +5,18 @@
 use copepod_meta::selector::LabelSelector;
 use copepod_meta::{ErrorList, FieldError, Path, Status, Value, names};
 
-use super::{Answered, Ask, Special};
+use super::{Answered, Ask, Special, scale_fields};
 use crate::api::{Answer, Body, Content, GetOptions, PatchType, WriteOptions};
 use crate::call::Projection;
+use crate::collection::now;
+use crate::managed::{manager_name, track_simple};
 use crate::metadata::{check_name, ensure_namespace};
 use crate::options::WriteKind;
 use crate::patch::Patch;
 use crate::types::Types;
 use crate::write::{Change, Update};
+
+const MANAGED: [&str; 2] = ["metadata", "managedFields"];
 
 /// How the workload writes its selector.
 pub(super) enum Selector {
@@ -82,7 +86,8 @@ impl Special for Scale {
             let mut scale = ask.decode(&body, options)?;
             ensure_namespace(&mut scale, &ask.target.namespace)?;
             check_name(&scale, &ask.target.name)?;
-            let change = |old: Option<&Value>| self.changed(ask, old, |_| Ok(scale.clone()));
+            let manager = manager_name(&options.field_manager, &ask.caller.user_agent);
+            let change = |old: Option<&Value>| self.changed(ask, old, &manager, |_| Ok(scale.clone()));
             let uid = Some(scale.str_at(&["metadata", "uid"])).filter(|uid| !uid.is_empty());
             self.write(ask, &change, uid, options).await
         })
@@ -98,13 +103,14 @@ impl Special for Scale {
         Box::pin(async move {
             let patch = Patch::parse(kind, &body, options.directive())?;
             let (gvk, ty) = ask.expected()?;
+            let manager = manager_name(&options.field_manager, &ask.caller.user_agent);
             let patched = |scale: &Value| {
                 let mut scale = patch.apply(&Types::Builtin, ty, &gvk, scale, &ask.caller.warnings)?;
                 ensure_namespace(&mut scale, &ask.target.namespace)?;
                 check_name(&scale, &ask.target.name)?;
                 Ok(scale)
             };
-            let change = |old: Option<&Value>| self.changed(ask, old, patched);
+            let change = |old: Option<&Value>| self.changed(ask, old, &manager, patched);
             self.write(ask, &change, None, options).await
         })
     }
@@ -116,13 +122,20 @@ impl Scale {
         &self,
         ask: Ask<'_>,
         old: Option<&Value>,
+        manager: &str,
         change: impl Fn(&Value) -> Result<Value, Status>,
     ) -> Result<Value, Status> {
         let Some(old) = old else {
             return Err(Status::not_found(&ask.target.served.group_resource(), &ask.target.name));
         };
-        let before = self.project(old)?;
-        let after = change(&before)?;
+        let mut before = self.project(old)?;
+        let owned = scale_fields::of_scale(old.list_at(&MANAGED));
+        if !owned.is_empty() {
+            before.set(&MANAGED, owned);
+        }
+        let mut after = change(&before)?;
+        let (gvk, ty) = ask.expected()?;
+        track_simple((&gvk, ty), &ask.target.subresource, manager, &now(), Some(&before), &mut after);
         validate(&after)?;
         let uid = after.str_at(&["metadata", "uid"]);
         if !uid.is_empty() && uid != before.str_at(&["metadata", "uid"]) {
@@ -134,6 +147,12 @@ impl Scale {
         }
         let mut object = old.clone();
         self.inject(&after, &mut object)?;
+        let owned = scale_fields::of_workload(
+            old.list_at(&MANAGED),
+            after.list_at(&MANAGED),
+            &ask.target.served.gvk().api_version(),
+        );
+        object.set(&MANAGED, owned);
         Ok(object)
     }
 

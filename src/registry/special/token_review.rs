@@ -7,7 +7,6 @@ use copepod_meta::{Map, Status, User, Value};
 use super::{Answered, Ask, Special};
 use crate::api::{Answer, Body, WriteOptions};
 use crate::collection::now;
-use crate::metadata::wipe_system_fields;
 
 pub(super) struct TokenReview;
 pub(super) struct SelfSubjectReview;
@@ -19,8 +18,7 @@ impl Special for TokenReview {
 }
 
 async fn review(ask: Ask<'_>, body: Body, options: &WriteOptions) -> Result<Answer, Status> {
-    let mut review = ask.decode(&body, options)?;
-    wipe_system_fields(&mut review);
+    let mut review = ask.decode_owned(&body, options)?;
     let token = review.str_at(&["spec", "token"]).to_string();
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
@@ -37,7 +35,7 @@ async fn review(ask: Ask<'_>, body: Body, options: &WriteOptions) -> Result<Answ
                 review.set(&["status", "audiences"], list);
             }
         }
-        Ok(None) => {}
+        Ok(None) => review.set(&["status", "error"], "invalid bearer token"),
         Err(status) => review.set(&["status", "error"], status.message),
     }
     ask.answer(201, review)
