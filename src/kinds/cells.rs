@@ -23,10 +23,21 @@ static COLUMNS: LazyLock<HashMap<&'static str, Vec<Column>>> = LazyLock::new(|| 
         let mut next = || parts.next().unwrap_or("");
         let (kind, name, ty, format) = (next(), next(), next(), next());
         let priority = next().parse().unwrap_or(0);
-        all.entry(kind).or_default().push(Column { name, ty, format, description: next(), priority });
+        all.entry(kind).or_default().push(Column {
+            name,
+            ty,
+            format,
+            description: unescaped(next()),
+            priority,
+        });
     }
     all
 });
+
+/// A line break is written `\n` in the table. Texts with one are made once and live as long as the table.
+fn unescaped(text: &'static str) -> &'static str {
+    if text.contains("\\n") { Box::leak(text.replace("\\n", "\n").into_boxed_str()) } else { text }
+}
 
 /// The columns of an internal type, `core/Pod`; none if upstream has no printer for it.
 pub fn columns(kind: &str) -> &'static [Column] {
