@@ -16,7 +16,7 @@ ok '' k cp p:/tmp/copied /tmp/$NS.out
 cmp /tmp/$NS.in /tmp/$NS.out
 rm -f /tmp/$NS.in /tmp/$NS.out
 # A terminal where kubectl has one.
-ok '^/dev/pts|not a tty' kk "script -qec \"k exec -it p -- tty\" /dev/null </dev/null || k exec p -- tty"
+ok '^/dev/pts/' script -qec "$KUBECTL --kubeconfig $KUBECONFIG_FILE -n $NS exec -it p -- tty" /dev/null
 k port-forward pod/p :8080 >/tmp/$NS.pf 2>&1 &
 forward=$!
 soon 'Forwarding from 127.0.0.1' cat /tmp/$NS.pf

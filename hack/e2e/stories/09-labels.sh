@@ -20,4 +20,4 @@ ok 'configmap/a annotated' k annotate configmap a note='some text'
 ok 'note: some text' k get cm a -o yaml
 ok '^a ' k get cm --field-selector metadata.name=a
 lacks '^b ' k get cm --field-selector metadata.name=a
-no 'field label not supported: data' k get cm --field-selector data=a
+no '"data" is not a known field selector: only "metadata.name", "metadata.namespace"' k get cm --field-selector data=a
