@@ -423,3 +423,27 @@ pub struct CronJobStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_successful_time: Option<Time>,
 }
+
+partial! {
+    /// A PodDisruptionBudget.
+    Budget { spec: BudgetSpec, status: BudgetStatus }
+        "policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", Namespaced
+}
+part! { #[doc = "How many must stay."] BudgetSpec {
+    selector: Option<LabelSelector>,
+    min_available: Option<IntOrString>,
+    max_unavailable: Option<IntOrString>,
+} }
+/// How many may go.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct BudgetStatus {
+    pub observed_generation: i64,
+    pub disrupted_pods: BTreeMap<String, Time>,
+    pub disruptions_allowed: i32,
+    pub current_healthy: i32,
+    pub desired_healthy: i32,
+    pub expected_pods: i32,
+    pub conditions: Vec<Condition>,
+}

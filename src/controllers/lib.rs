@@ -26,6 +26,7 @@ pub mod cron_job;
 pub mod daemonset;
 pub mod deployment;
 pub mod discovery;
+pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage_collector;
@@ -70,6 +71,7 @@ pub const CONTROLLERS: &[Controller] = &[
     Controller { name: "endpoints-controller", start: endpoints::start },
     Controller { name: "node-lifecycle-controller", start: node_lifecycle::start },
     Controller { name: "taint-eviction-controller", start: node_lifecycle::start_eviction },
+    Controller { name: "disruption-controller", start: disruption::start },
     Controller { name: "resourcequota-controller", start: resource_quota::start },
 ];
 

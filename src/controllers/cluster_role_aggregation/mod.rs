@@ -66,7 +66,7 @@ pub fn start(context: &Context) -> Work {
             match rest::send::<IgnoredAny>(&client, "PATCH", &path, "application/apply-patch+yaml", &body)
                 .await
             {
-                Err(error) if rest::code(&error) == Some(415) => {
+                Err(error) if matches!(rest::code(&error), Some(415 | 501)) => {
                     let patch = json!({"rules": rules});
                     rest::patch::<IgnoredAny>(
                         &client,

@@ -29,7 +29,8 @@ pub enum Claim {
 
 /// Decides about one object.
 pub fn decide<O: Resource, K: Resource>(owner: &O, selector: &LabelSelector, object: &K) -> Claim {
-    let matches = selector::matches(selector, object.meta());
+    // An owner that selects everything by mistake must not take what is not its own.
+    let matches = !selector::is_empty(selector) && selector::matches(selector, object.meta());
     let ending = owner.meta().deleting();
     match object.meta().controller() {
         Some(current) if current.uid != owner.meta().uid() => Claim::Ignore,
@@ -148,5 +149,11 @@ mod tests {
         ] {
             assert_eq!(decide(&owner(deleting), &selector, &pod(label, controller)), want, "{name}");
         }
+        let everything = LabelSelector::default();
+        assert_eq!(
+            decide(&owner(false), &everything, &pod("b", "")),
+            Claim::Ignore,
+            "an empty selector takes nothing"
+        );
     }
 }

@@ -16,7 +16,7 @@ use super::plan::{self, Turn};
 use super::{INDEX, TRACKING};
 use crate::common::expectations::Expectations;
 use crate::common::resources::{JOBS, PODS};
-use crate::common::{claim, pods, slow_start, template};
+use crate::common::{claim, pods, selector, slow_start, template};
 use crate::context::{Context, Work, controller_key, enqueue_self};
 use crate::kinds::{Job, Pod};
 
@@ -70,6 +70,10 @@ impl Shell {
             return self.release_orphans(key).await.map(|()| Next::Done);
         };
         if job.spec.managed_by.as_deref().is_some_and(|manager| manager != "kubernetes.io/job-controller") {
+            return Ok(Next::Done);
+        }
+        if selector::is_empty(&job.spec.selector) {
+            tracing::warn!(job = %key, "a job without a selector has no pods; the server should have made one");
             return Ok(Next::Done);
         }
         let mine = self.claim(&job).await?;

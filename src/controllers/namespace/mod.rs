@@ -8,7 +8,7 @@ mod plan;
 use std::sync::Arc;
 use std::time::Duration;
 
-use copepod_client::informer::Informer;
+use copepod_client::informer::{Change, Informer};
 use copepod_client::object::{Key, MetaExt};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
 use copepod_client::rest::PatchType;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::common::resources::NAMESPACES;
 use crate::context::{Context, Work};
-use crate::kinds::Namespace;
+use crate::kinds::{Namespace, Pod};
 
 const NAME: &str = "namespace-controller";
 const FINALIZER: &str = "kubernetes";
@@ -29,6 +29,8 @@ const FINALIZER: &str = "kubernetes";
 const DELETION_GRACE: Duration = Duration::from_secs(5);
 /// Wait for things that end without telling, if nothing is known of how long they take.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Ends of pods are gathered for so long.
+const GATHER: Duration = Duration::from_millis(200);
 
 /// Starts the controller.
 pub fn start(context: &Context) -> Work {
@@ -45,6 +47,17 @@ pub fn start(context: &Context) -> Work {
                 .map(|at| Timestamp::now().duration_since(at.0));
             let old = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
             add.add_after(namespace.metadata.key(), DELETION_GRACE.saturating_sub(old));
+        }
+    });
+    // Pods are what takes long to go: the end of one is worth a look.
+    let (known, add) = (namespaces.clone(), queue.clone());
+    let pods: Arc<Informer<Pod>> = context.informer();
+    pods.on_change(move |change| {
+        if let Change::Deleted(pod) = change {
+            let namespace = MetaExt::namespace(&pod.metadata);
+            if known.get(namespace).is_some_and(|namespace| namespace.metadata.deleting()) {
+                add.add_after(namespace.into(), GATHER);
+            }
         }
     });
     let (client, workers) = (context.client.clone(), context.config.concurrent_namespace_syncs);
