@@ -50,11 +50,12 @@ fn check_file(name: &str, text: &str, allowed: Option<usize>, findings: &mut Vec
     }
     for (number, line) in text.lines().enumerate() {
         let place = || format!("{name}:{}", number + 1);
-        let literal = line.contains('"') || line.contains("http");
+        // Text, addresses and rows of a table cannot be broken.
+        let literal = line.contains('"') || line.contains("http") || line.trim_start().starts_with("//! |");
         if line.chars().count() > COLUMNS_MAX && !literal {
             findings.push(format!("{}: longer than {COLUMNS_MAX} columns", place()));
         }
-        if ["TODO", "FIXME", "XXX", "HACK:"].iter().any(|w| line.contains(w)) && !literal {
+        if ["TODO", "FIXME", "HACK:"].iter().any(|w| line.contains(w)) && !literal {
             findings.push(format!("{}: says 'later'", place()));
         }
     }

@@ -74,7 +74,24 @@ fn rsa(der: &PrivateKeyDer<'_>) -> Option<(EncodingKey, Result<PublicKey, KeyErr
         _ => return None,
     };
     let pair = pair.ok()?;
-    Some((EncodingKey::from_rsa_der(der.secret_der()), spki_of(pair.public_key())))
+    let encoding = match der {
+        // `from_rsa_der` takes PKCS#1 only and fails when it signs; the PEM way unwraps PKCS#8.
+        PrivateKeyDer::Pkcs8(key) => EncodingKey::from_rsa_pem(&pem(key.secret_pkcs8_der())).ok()?,
+        _ => EncodingKey::from_rsa_der(der.secret_der()),
+    };
+    Some((encoding, spki_of(pair.public_key())))
+}
+
+/// A PKCS#8 key as PEM.
+fn pem(der: &[u8]) -> Vec<u8> {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut out = b"-----BEGIN PRIVATE KEY-----\n".to_vec();
+    for line in text.as_bytes().chunks(64) {
+        out.extend_from_slice(line);
+        out.push(b'\n');
+    }
+    out.extend_from_slice(b"-----END PRIVATE KEY-----\n");
+    out
 }
 
 fn ecdsa(der: &PrivateKeyDer<'_>) -> Option<EcdsaKeyPair> {

@@ -1,3 +1,5 @@
+//! Tokens are checked against what they name.
+
 use super::*;
 use crate::authn::TokenAuthenticator;
 use crate::authz::testing::{Objects, object};
