@@ -200,7 +200,7 @@ where
         let deadline = tokio::time::Instant::now() + self.limits.first_byte_timeout;
         match self.transport.clone() {
             Transport::Plain => {
-                let stream = First::read(stream, deadline).await?;
+                let Some(stream) = first(stream, deadline, &self.shutdown).await? else { return Ok(()) };
                 let version2 = stream.first.starts_with(HTTP2_PREFACE);
                 self.http(stream, version2).await
             }
@@ -225,7 +225,7 @@ where
         if let Some(chain) = session.peer_certificates() {
             self.info.peer_certificates = chain.iter().map(|c| c.clone().into_owned()).collect();
         }
-        let stream = First::read(stream, deadline).await?;
+        let Some(stream) = first(stream, deadline, &self.shutdown).await? else { return Ok(()) };
         self.http(stream, version2).await
     }
 
@@ -276,6 +276,22 @@ where
             .keep_alive_interval(limits.ping_interval)
             .keep_alive_timeout(limits.ping_timeout);
         builder
+    }
+}
+
+/// The stream with its first bytes; `None` when the server ends while the client, which may keep a connection in reserve, has not
+/// said anything.
+async fn first<I>(
+    stream: I,
+    deadline: tokio::time::Instant,
+    shutdown: &CancellationToken,
+) -> Result<Option<First<I>>, String>
+where
+    I: AsyncRead + Unpin,
+{
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(None),
+        first = First::read(stream, deadline) => first.map(Some),
     }
 }
 

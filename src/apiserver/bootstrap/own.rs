@@ -208,10 +208,15 @@ async fn legacy_tokens(access: &Access) -> Result<(), Status> {
     create(access, &core("configmaps"), namespace, wanted).await.map(|_| ())
 }
 
-/// `apiserver-` and a hash of the machine's name in base 32. upstream: pkg/controlplane/apiserver/config.go
+/// `apiserver-` and a hash of machine and program in base 32. upstream: apiserver/pkg/server/config.go NewConfig
 fn identity(host: &str) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let hash = Sha256::digest(host);
+    let mut named = Vec::new();
+    for part in [host, "kube-apiserver"] {
+        named.extend_from_slice(&u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes());
+        named.extend_from_slice(part.as_bytes());
+    }
+    let hash = Sha256::digest(&named);
     let mut name = String::from("apiserver-");
     let (mut bits, mut held) = (0u32, 0u32);
     for byte in &hash[..16] {

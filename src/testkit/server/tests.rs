@@ -1,0 +1,77 @@
+//! The API server through a real client, in process.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::core::ObjectMeta;
+
+use super::*;
+
+fn config_map(name: &str) -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
+        data: Some(BTreeMap::from([("a".into(), "b".into())])),
+        ..ConfigMap::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_server_holds_what_upstreams_does_and_writes_are_seen() {
+    let began = std::time::Instant::now();
+    let server = TestServer::start().await.expect("a server");
+    eprintln!("ready after {:?}", began.elapsed());
+    let client = server.client().await.expect("a client");
+
+    let namespaces: Vec<String> = Api::<Namespace>::all(client.clone())
+        .list(&ListParams::default())
+        .await
+        .expect("namespaces")
+        .into_iter()
+        .filter_map(|n| n.metadata.name)
+        .collect();
+    assert_eq!(namespaces, ["default", "kube-node-lease", "kube-public", "kube-system"]);
+    let roles = Api::<ClusterRole>::all(client.clone()).list(&ListParams::default()).await.expect("roles");
+    assert_eq!(roles.items.len(), 69);
+    let kubernetes =
+        Api::<Service>::default_namespaced(client.clone()).get("kubernetes").await.expect("service");
+    assert_eq!(kubernetes.spec.and_then(|s| s.cluster_ip).as_deref(), Some("10.96.0.1"));
+
+    let maps: Api<ConfigMap> = Api::default_namespaced(client);
+    let created = maps.create(&PostParams::default(), &config_map("m")).await.expect("created");
+    let revision = created.metadata.resource_version.expect("a revision");
+    let mut watch = Box::pin(maps.watch(&WatchParams::default(), &revision).await.expect("a watch"));
+    let patch = serde_json::json!({"data": {"a": "c"}});
+    maps.patch("m", &PatchParams::default(), &Patch::Merge(&patch)).await.expect("patched");
+    maps.delete("m", &DeleteParams::default()).await.expect("deleted");
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        match futures::StreamExt::next(&mut watch).await.expect("an event").expect("no error") {
+            WatchEvent::Modified(m) => {
+                seen.push(format!("modified {:?}", m.data.and_then(|d| d.get("a").cloned())))
+            }
+            WatchEvent::Deleted(m) => seen.push(format!("deleted {}", m.metadata.name.unwrap_or_default())),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen, ["modified Some(\"c\")", "deleted m"]);
+    drop(watch);
+    tokio::time::timeout(std::time::Duration::from_secs(10), server.stop()).await.expect("ends in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_may_what_their_roles_say() {
+    let server = TestServer::start().await.expect("a server");
+    let jane = server.client_of("jane", Some("devs")).await.expect("a client");
+    let refused = Api::<ConfigMap>::default_namespaced(jane).list(&ListParams::default()).await;
+    let message = match refused {
+        Err(kube::Error::Api(status)) => status.message.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        message,
+        "configmaps is forbidden: User \"jane\" cannot list resource \"configmaps\" in API group \"\" in the namespace \
+         \"default\""
+    );
+}
