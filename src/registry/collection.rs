@@ -146,10 +146,15 @@ impl Collection {
         Ok(tree)
     }
 
-    /// A hub tree as it is stored: without resourceVersion and selfLink. The tree is the same afterwards.
+    /// A hub tree as it is stored: without resourceVersion and selfLink.
+    ///
+    /// Upstream defaults what it reads from its store; here readers get the stored bytes, so what defaulting would make of them
+    /// is made now (a Job's labels, for one, come from its template in that way only).
     pub(crate) fn encode(&self, tree: &mut Value) -> Result<Bytes, Status> {
         let (strategy, version) = (self.kind.strategy, &self.storage.version);
         strategy.from_hub(version, tree);
+        copepod_merge::defaults::apply_defaults(tree, &self.types, self.storage.ty);
+        strategy.default(version, tree);
         let encoded = wire::encode_stored(&self.types, &self.storage, tree).map_err(errors::unencodable);
         strategy.to_hub(version, tree);
         encoded

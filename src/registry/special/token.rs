@@ -29,6 +29,7 @@ impl Special for Token {
 async fn issue(ask: Ask<'_>, body: Body, options: &WriteOptions) -> Result<Answer, Status> {
     let (name, namespace) = (ask.target.name.as_str(), ask.target.namespace.as_str());
     let mut request = ask.decode(&body, options)?;
+    ask.own(&mut request, options)?;
     let accounts = GroupResource::new("", "serviceaccounts");
     let collection = ask.registry.collection(&accounts)?;
     let call = ask.call(&collection, options, WriteKind::Create)?;
