@@ -91,7 +91,8 @@ pub fn run_all(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
         let (clients, server) = (signal.child_token(), Shutdown::new());
         let mut running = tokio::task::JoinSet::new();
         let [apiserver, others @ ..] = &COMPONENTS;
-        let started = copepod_apiserver::command::start(apiserver.arguments(layout, settings), server.clone()).await?;
+        let started =
+            copepod_apiserver::command::start(apiserver.arguments(layout, settings), server.clone()).await?;
         let Some(api) = started else { return Ok(()) };
         // Clients that come before their roles are there would be refused, and come again only after a back-off.
         tokio::select! {
@@ -166,10 +167,12 @@ fn apiserver_flags(layout: &Layout, settings: &Settings) -> Vec<String> {
     out
 }
 
+/// No election: `up` runs one of each, and the one that comes after a crash need not wait for a lease to run out.
 fn controller_manager_flags(layout: &Layout, settings: &Settings) -> Vec<String> {
     vec![
         flag("bind-address", "127.0.0.1"),
         flag("secure-port", settings.controller_manager_port),
+        flag("leader-elect", false),
         flag("tls-cert-file", layout.pki().join("component.crt").display()),
         flag("tls-private-key-file", layout.pki().join("component.key").display()),
         flag("root-ca-file", layout.pki().join("ca.crt").display()),
@@ -180,6 +183,7 @@ fn scheduler_flags(layout: &Layout, settings: &Settings) -> Vec<String> {
     vec![
         flag("bind-address", "127.0.0.1"),
         flag("secure-port", settings.scheduler_port),
+        flag("leader-elect", false),
         flag("tls-cert-file", layout.pki().join("component.crt").display()),
         flag("tls-private-key-file", layout.pki().join("component.key").display()),
     ]

@@ -55,7 +55,10 @@ fn config(layout: &Layout) -> String {
     line(format!("  restrict_oom_score_adj = {}", !can_raise_limits()));
     line("  [plugins.\"io.containerd.grpc.v1.cri\".cni]".into());
     line(format!("    bin_dir = {}\n    conf_dir = {}", path(cni), path(layout.join("cni"))));
-    line("  [plugins.\"io.containerd.grpc.v1.cri\".registry]\n    config_path = \"/etc/containerd/certs.d\"".into());
+    line(
+        "  [plugins.\"io.containerd.grpc.v1.cri\".registry]\n    config_path = \"/etc/containerd/certs.d\""
+            .into(),
+    );
     line("  [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n    default_runtime_name = \"runc\"".into());
     line("  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]".into());
     line("    runtime_type = \"io.containerd.runc.v2\"".into());

@@ -7,6 +7,10 @@ use crate::units;
 use anyhow::bail;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a port may still be held by a process that has just ended.
+const PORT_WAIT: Duration = Duration::from_secs(1);
 
 /// One thing looked at.
 struct Finding {
@@ -44,8 +48,10 @@ fn cgroups() -> Result<String, String> {
     if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         return Ok("v2".into());
     }
-    let missing: Vec<&str> =
-        ["cpu", "memory", "pids"].into_iter().filter(|c| !Path::new("/sys/fs/cgroup").join(c).is_dir()).collect();
+    let missing: Vec<&str> = ["cpu", "memory", "pids"]
+        .into_iter()
+        .filter(|c| !Path::new("/sys/fs/cgroup").join(c).is_dir())
+        .collect();
     match missing.is_empty() {
         true => Ok("v1".into()),
         false => Err(format!("mount the cgroup controllers {} below /sys/fs/cgroup", missing.join(", "))),
@@ -69,9 +75,18 @@ fn forwarding() -> Result<String, String> {
 }
 
 fn port(port: u16) -> Result<String, String> {
-    match TcpListener::bind(("0.0.0.0", port)) {
+    let mut bound = TcpListener::bind(("0.0.0.0", port));
+    // A process that was killed a moment ago still holds its ports while the kernel takes it apart.
+    let until = Instant::now() + PORT_WAIT;
+    while bound.is_err() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+        bound = TcpListener::bind(("0.0.0.0", port));
+    }
+    match bound {
         Ok(_) => Ok("free".into()),
-        Err(_) => Err(format!("ss -ltnp 'sport = :{port}'   # shows who has it; stop that, or choose another port")),
+        Err(_) => {
+            Err(format!("ss -ltnp 'sport = :{port}'   # shows who has it; stop that, or choose another port"))
+        }
     }
 }
 
@@ -90,7 +105,9 @@ fn findings(layout: &Layout) -> anyhow::Result<Vec<Finding>> {
         needed("runc", program("runc", "runc")),
         needed(
             &format!("CNI plugins {}", CNI_PLUGINS.join(", ")),
-            cni_dir().map(|d| d.display().to_string()).ok_or("apt-get install containernetworking-plugins".into()),
+            cni_dir()
+                .map(|d| d.display().to_string())
+                .ok_or("apt-get install containernetworking-plugins".into()),
         ),
         needed("iptables (for the CNI plugins)", program("iptables", "iptables")),
         needed("cgroups", cgroups()),
@@ -101,7 +118,10 @@ fn findings(layout: &Layout) -> anyhow::Result<Vec<Finding>> {
             "may lower oom scores",
             match can_raise_limits() {
                 true => Ok("yes".into()),
-                false => Err("run with CAP_SYS_RESOURCE; without it system pods are not protected from the oom killer".into()),
+                false => Err(
+                    "run with CAP_SYS_RESOURCE; without it system pods are not protected from the oom killer"
+                        .into(),
+                ),
             },
         ),
     ];

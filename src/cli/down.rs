@@ -111,7 +111,8 @@ fn purge(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
             _ => {}
         }
     }
-    copepod_kubelet::teardown::remove_cgroups(&settings.cgroup_root()).context("could not remove the cgroups of pods")?;
+    copepod_kubelet::teardown::remove_cgroups(&settings.cgroup_root())
+        .context("could not remove the cgroups of pods")?;
     match kubeconfig::user_file() {
         Some(file) => kubeconfig::remove(settings, &file),
         None => Ok(()),
@@ -122,18 +123,22 @@ fn purge(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
 fn unmount_below(root: &Path) -> anyhow::Result<()> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;
     let points = table.lines().filter_map(|l| l.split(' ').nth(4)).map(|p| p.replace("\\040", " "));
-    let mut below: Vec<String> = points.filter(|p| Path::new(p).starts_with(root) && Path::new(p) != root).collect();
+    let mut below: Vec<String> =
+        points.filter(|p| Path::new(p).starts_with(root) && Path::new(p) != root).collect();
     below.sort_by_key(|p| std::cmp::Reverse(p.len()));
     for point in below {
         use nix::mount::{MntFlags, umount2};
-        umount2(point.as_str(), MntFlags::MNT_DETACH).with_context(|| format!("could not unmount {point}"))?;
+        umount2(point.as_str(), MntFlags::MNT_DETACH)
+            .with_context(|| format!("could not unmount {point}"))?;
     }
     Ok(())
 }
 
 fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new(program).args(arguments).output().with_context(|| format!("could not run {program}"))?;
-    let shown = || format!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    let output =
+        Command::new(program).args(arguments).output().with_context(|| format!("could not run {program}"))?;
+    let shown =
+        || format!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     anyhow::ensure!(output.status.success(), shown());
     Ok(())
 }

@@ -55,7 +55,8 @@ fn ctr(layout: &Layout, arguments: &[&str]) -> anyhow::Result<Output> {
     }
     let mut command = Command::new("ctr");
     command.arg("--address").arg(&socket).args(["--namespace", "k8s.io"]).args(arguments);
-    let output = command.output().context("could not run 'ctr': install it with 'apt-get install containerd'")?;
+    let output =
+        command.output().context("could not run 'ctr': install it with 'apt-get install containerd'")?;
     if !output.status.success() {
         bail!("ctr {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }

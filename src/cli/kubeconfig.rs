@@ -82,7 +82,10 @@ fn entries<'a>(config: &'a mut Map<String, Value>, list: &str) -> anyhow::Result
     value.as_array_mut().with_context(|| format!("'{list}' is not a list"))
 }
 
-fn edit(file: &Path, change: impl FnOnce(&mut Map<String, Value>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn edit(
+    file: &Path,
+    change: impl FnOnce(&mut Map<String, Value>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let shown = file.display();
     let text = files::read(file)?.unwrap_or_default();
     let mut config: Value = match text.trim() {
@@ -135,7 +138,8 @@ mod tests {
             let text = std::fs::read_to_string(&file).expect("a file");
             let config: Value = serde_saphyr::from_str(&text).expect("YAML");
             let entries = config[list].as_array().cloned().unwrap_or_default();
-            let names = entries.iter().map(|e| e["name"].as_str().unwrap_or("").to_string()).collect::<Vec<_>>();
+            let names =
+                entries.iter().map(|e| e["name"].as_str().unwrap_or("").to_string()).collect::<Vec<_>>();
             (names.join(","), text)
         };
         merge(&layout, &settings, &file).expect("merges");

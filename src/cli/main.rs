@@ -72,6 +72,9 @@ fn main() -> ExitCode {
         return finish(components::run_one(component, arguments));
     }
     let Arguments { data_dir, command } = Arguments::parse();
+    if !matches!(command, Command::Run) {
+        end_quietly_on_closed_pipe();
+    }
     let layout = layout::Layout::new(data_dir);
     finish(match command {
         Command::Up(up) => up.run(&layout),
@@ -82,6 +85,16 @@ fn main() -> ExitCode {
         Command::Image(image) => image.run(&layout),
         Command::Run => settings::Settings::load(&layout).and_then(|s| components::run_all(&layout, &s)),
     })
+}
+
+/// `copepod status | head` is no reason to complain: ends as other commands do when nobody reads on.
+#[allow(unsafe_code, reason = "the default action of SIGPIPE needs no handler that could be unsafe")]
+fn end_quietly_on_closed_pipe() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: SIG_DFL installs no handler.
+    if let Err(error) = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) } {
+        eprintln!("SIGPIPE stays ignored: {error}");
+    }
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {

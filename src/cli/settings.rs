@@ -71,7 +71,8 @@ impl Settings {
     /// What `up` was told; an error when there was no `up`.
     pub fn load(layout: &Layout) -> anyhow::Result<Settings> {
         let root = layout.root().display();
-        Settings::read(layout)?.with_context(|| format!("there is no cluster in {root}: start one with 'copepod up'"))
+        Settings::read(layout)?
+            .with_context(|| format!("there is no cluster in {root}: start one with 'copepod up'"))
     }
 
     /// Keeps the settings.

@@ -12,11 +12,14 @@ pub fn run(layout: &Layout) -> anyhow::Result<()> {
     let settings = Settings::load(layout)?;
     println!("cluster    {} ({})", settings.server(), layout.root().display());
     println!("node       {} ({})", settings.node_name, settings.node_ip);
-    println!("storage    {}", match &settings.storage {
-        Storage::Embedded => format!("embedded ({})", layout.store().display()),
-        Storage::Etcd { port, .. } => format!("etcd (127.0.0.1:{port})"),
-        Storage::External { servers } => format!("etcd ({servers})"),
-    });
+    println!(
+        "storage    {}",
+        match &settings.storage {
+            Storage::Embedded => format!("embedded ({})", layout.store().display()),
+            Storage::Etcd { port, .. } => format!("etcd (127.0.0.1:{port})"),
+            Storage::External { servers } => format!("etcd ({servers})"),
+        }
+    );
     if let Some(file) = kubeconfig::user_file() {
         println!("kubectl    kubectl --kubeconfig {} --context {}", file.display(), settings.context);
     }
@@ -37,7 +40,9 @@ pub fn run(layout: &Layout) -> anyhow::Result<()> {
     }
     println!();
     println!("{:<28} {:>10}", "CERTIFICATE", "DAYS LEFT");
-    for name in ["ca", "front-proxy-ca", "apiserver", "kubelet", "admin", "controller-manager", "scheduler", "node"] {
+    for name in
+        ["ca", "front-proxy-ca", "apiserver", "kubelet", "admin", "controller-manager", "scheduler", "node"]
+    {
         let days = days_left(&layout.pki().join(format!("{name}.crt")))?;
         println!("{name:<28} {days:>10}");
     }

@@ -65,7 +65,8 @@ pub fn running(layout: &Layout, name: &str) -> anyhow::Result<Option<Running>> {
     let Some((start, ticks)) = stat(pid).filter(|(start, _)| *start == started) else { return Ok(None) };
     debug_assert_eq!(start, started);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).and_then(|v| v.split_whitespace().next());
+    let resident =
+        status.lines().find_map(|l| l.strip_prefix("VmRSS:")).and_then(|v| v.split_whitespace().next());
     // A tick is 10 ms on every Linux that this runs on (USER_HZ).
     let resident_kib = resident.and_then(|v| v.parse().ok()).unwrap_or(0);
     Ok(Some(Running { pid, resident_kib, cpu_ms: ticks * 10 }))
@@ -84,7 +85,8 @@ pub fn start(layout: &Layout, unit: &Unit) -> anyhow::Result<bool> {
     // A shell's job control or a terminal's hang-up must not reach the cluster: own process group, no terminal input.
     let child = command.spawn().with_context(|| format!("could not start {program}"))?;
     let pid = i32::try_from(child.id())?;
-    let (started, _) = stat(pid).with_context(|| format!("{program} ended at once; see {}", layout.log(unit.name).display()))?;
+    let (started, _) = stat(pid)
+        .with_context(|| format!("{program} ended at once; see {}", layout.log(unit.name).display()))?;
     files::write(&layout.pid(unit.name), format!("{pid} {started}\n").as_bytes(), Mode::Public)?;
     Ok(true)
 }
@@ -114,7 +116,8 @@ pub fn stop(layout: &Layout, name: &str) -> anyhow::Result<bool> {
         remove_pid(layout, name)?;
         return Ok(false);
     };
-    kill(Pid::from_raw(unit.pid), Signal::SIGTERM).with_context(|| format!("could not stop {name} ({})", unit.pid))?;
+    kill(Pid::from_raw(unit.pid), Signal::SIGTERM)
+        .with_context(|| format!("could not stop {name} ({})", unit.pid))?;
     if !ended(layout, name, STOP_WAIT)? {
         kill(Pid::from_raw(unit.pid), Signal::SIGKILL).with_context(|| format!("could not kill {name}"))?;
         if !ended(layout, name, STOP_WAIT)? {

@@ -101,7 +101,8 @@ fn host_name() -> anyhow::Result<String> {
 /// The address of the `kubernetes` Service: the first of the range.
 fn service_address(cidr: &str) -> anyhow::Result<IpAddr> {
     let base = cidr.split_once('/').and_then(|(base, _)| base.parse::<std::net::Ipv4Addr>().ok());
-    let base = base.with_context(|| format!("--service-cidr={cidr} is not an IPv4 range such as 10.96.0.0/12"))?;
+    let base =
+        base.with_context(|| format!("--service-cidr={cidr} is not an IPv4 range such as 10.96.0.0/12"))?;
     Ok(IpAddr::from((u32::from(base) + 1).to_be_bytes()))
 }
 
@@ -164,7 +165,8 @@ impl Up {
         };
         let storage = match (&self.etcd, &self.etcd_servers) {
             (Some(program), _) => {
-                let found = doctor::find_program(program).or_else(|| PathBuf::from(program).canonicalize().ok());
+                let found =
+                    doctor::find_program(program).or_else(|| PathBuf::from(program).canonicalize().ok());
                 let program = found.with_context(|| {
                     format!("there is no etcd program {program:?}: build one with 'hack/tools etcd' or install one")
                 })?;
@@ -222,7 +224,13 @@ impl Up {
         containerd::write_config(layout, settings)
     }
 
-    fn wait(&self, layout: &Layout, unit: &str, what: &str, mut ready: impl FnMut() -> bool) -> anyhow::Result<()> {
+    fn wait(
+        &self,
+        layout: &Layout,
+        unit: &str,
+        what: &str,
+        mut ready: impl FnMut() -> bool,
+    ) -> anyhow::Result<()> {
         let until = Instant::now() + Duration::from_secs(self.timeout);
         while !ready() {
             let alive = units::running(layout, unit)?.is_some();
@@ -287,10 +295,13 @@ const WEB_IMAGE: &str = "localhost/copepod/web:1";
 /// All processes of the cluster.
 fn units(layout: &Layout, settings: &Settings) -> anyhow::Result<Vec<Unit>> {
     let own = std::env::current_exe().context("which program is this?")?.display().to_string();
-    let containerd = doctor::find_program("containerd").context("containerd is missing: apt-get install containerd")?;
+    let containerd =
+        doctor::find_program("containerd").context("containerd is missing: apt-get install containerd")?;
     let config = layout.join("containerd/config.toml").display().to_string();
-    let mut out =
-        vec![Unit { name: "containerd", command: vec![containerd.display().to_string(), "--config".into(), config] }];
+    let mut out = vec![Unit {
+        name: "containerd",
+        command: vec![containerd.display().to_string(), "--config".into(), config],
+    }];
     if let Storage::Etcd { program, port } = &settings.storage {
         out.push(Unit { name: "etcd", command: etcd_command(layout, program, *port) });
     }
@@ -340,7 +351,8 @@ async fn node_ready(kubeconfig: &std::path::Path, node: &str) -> anyhow::Result<
     use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
     use kube::runtime::{WatchStreamExt as _, watcher};
     let config = kube::config::Kubeconfig::read_from(kubeconfig)?;
-    let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;
+    let config =
+        kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;
     let client = kube::Client::try_from(config)?;
     let nodes = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Node"));
     let api: Api<DynamicObject> = Api::all_with(client, &nodes);

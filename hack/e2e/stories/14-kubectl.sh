@@ -13,7 +13,8 @@ ok 'configmap/c configured' k apply -f /tmp/$NS.yaml
 ok 'configmap/c configured \(server dry run\)|unchanged \(server dry run\)' k apply -f /tmp/$NS.yaml --dry-run=server
 ok 'a: "2"' k get cm c -o yaml
 ok 'configmap/c replaced' k replace -f /tmp/$NS.yaml
-ok 'configmap/c edited' env EDITOR='sed -i s/\"2\"/\"3\"/' kk "k edit cm c"
+export EDITOR='sed -i s/\"2\"/\"3\"/'
+ok 'configmap/c edited' k edit cm c
 rm -f /tmp/$NS.yaml
 ok created k create secret generic s --from-literal=p=w
 ok '^w$' kk "k get secret s -o jsonpath={.data.p} | base64 -d"
