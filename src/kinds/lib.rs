@@ -24,8 +24,10 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
+mod admissionregistration;
 mod apiregistration;
 mod apps;
+mod autoscaling;
 mod batch;
 mod certificates;
 mod coordination;

@@ -2,8 +2,8 @@
 
 use crate::strategy::Strategy;
 use crate::{
-    apiregistration, apps, batch, coordination, core, discovery, networking, policy, rbac, scheduling,
-    storage,
+    admissionregistration, apiregistration, apps, autoscaling, batch, certificates, coordination, core,
+    discovery, networking, policy, rbac, scheduling, storage,
 };
 
 /// A row: names, hub version, whether validation is complete, behaviour.
@@ -65,8 +65,27 @@ pub static ROWS: &[Entry] = &[
     full("apps", "daemonsets", "v1", &apps::daemon_set::DaemonSet),
     full("apps", "statefulsets", "v1", &apps::stateful_set::StatefulSet),
     full("apps", "controllerrevisions", "v1", &apps::controller_revision::ControllerRevision),
+    full(
+        "autoscaling",
+        "horizontalpodautoscalers",
+        "v2",
+        &autoscaling::horizontal_pod_autoscaler::HorizontalPodAutoscaler,
+    ),
     full("batch", "jobs", "v1", &batch::job::Job),
     full("batch", "cronjobs", "v1", &batch::cron_job::CronJob),
+    part(
+        "admissionregistration.k8s.io",
+        "mutatingwebhookconfigurations",
+        "v1",
+        &admissionregistration::webhook_configuration::WebhookConfiguration { mutating: true },
+    ),
+    part(
+        "admissionregistration.k8s.io",
+        "validatingwebhookconfigurations",
+        "v1",
+        &admissionregistration::webhook_configuration::WebhookConfiguration { mutating: false },
+    ),
+    part("certificates.k8s.io", "certificatesigningrequests", "v1", &certificates::request::Request),
     full("coordination.k8s.io", "leases", "v1", &coordination::lease::Lease),
     full("discovery.k8s.io", "endpointslices", "v1", &discovery::endpoint_slice::EndpointSlice),
     full("networking.k8s.io", "ingresses", "v1", &networking::ingress::Ingress),

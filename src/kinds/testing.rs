@@ -30,7 +30,11 @@ pub fn tree(v: &serde_json::Value) -> Value {
 
 /// A request by nobody in particular, in namespace `default`, with the default feature gates.
 pub fn context() -> Context<'static> {
-    static USER: LazyLock<User> = LazyLock::new(User::default);
+    static USER: LazyLock<User> = LazyLock::new(|| User {
+        name: "admin".into(),
+        groups: vec!["system:masters".into()],
+        ..User::default()
+    });
     static RESOURCE: LazyLock<GroupResource> = LazyLock::new(GroupResource::default);
     Context {
         user: &USER,

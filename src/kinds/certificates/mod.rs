@@ -1,9 +1,12 @@
 //! certificates.k8s.io: names of signers and trust bundles. upstream: pkg/apis/core/validation/names.go
 
+pub(crate) mod request;
+
 use copepod_meta::{ErrorList, names};
 
 use crate::check::At;
 
+const DOMAIN_BYTES_MAX: usize = 253;
 const SIGNER_BYTES_MAX: usize = 253 + 1 + 63 + 1 + 253;
 
 /// A signer's name, `example.com/path`. upstream: ValidateSignerName
@@ -17,19 +20,27 @@ pub fn signer_name(at: At, e: &mut ErrorList) {
         return at
             .invalid(e, "must be a fully qualified domain and path of the form 'example.com/signer-name'");
     };
+    if domain.len() > DOMAIN_BYTES_MAX {
+        at.too_long(e, DOMAIN_BYTES_MAX);
+    }
+    labels(at, domain, names::dns1123_label, e);
+    if !domain.contains('.') {
+        at.invalid_str(e, domain, "should be a domain with at least two segments separated by dots");
+    }
+    labels(at, path, names::dns1123_subdomain, e);
     if text.len() > SIGNER_BYTES_MAX {
         at.too_long(e, SIGNER_BYTES_MAX);
     }
-    for message in names::dns1123_subdomain(domain) {
-        let quoted = copepod_meta::field::quote(domain);
-        at.invalid(e, format!("validating signerName: {quoted} {message}"));
-    }
-    if !domain.contains('.') {
-        at.invalid(e, "should be a domain with at least two segments separated by dots");
-    }
-    for message in names::dns1123_subdomain(path) {
-        let quoted = copepod_meta::field::quote(path);
-        at.invalid(e, format!("validating signerName: {quoted} {message}"));
+}
+
+/// The first bad label of a segment.
+fn labels(at: At, segment: &str, check: fn(&str) -> Vec<String>, e: &mut ErrorList) {
+    let bad = segment.split('.').map(|label| (label, check(label))).find(|(_, wrong)| !wrong.is_empty());
+    for (label, wrong) in bad {
+        for message in wrong {
+            let quoted = copepod_meta::field::quote(label);
+            at.invalid_str(e, segment, format!("validating label {quoted}: {message}"));
+        }
     }
 }
 
