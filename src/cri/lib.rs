@@ -16,6 +16,7 @@
 
 mod client;
 #[cfg(test)]
+#[allow(clippy::panic)] // A test's way to fail.
 mod contract;
 mod error;
 mod events;

@@ -31,6 +31,7 @@ pub mod container;
 pub mod context;
 pub mod directory;
 #[cfg(test)]
+#[allow(clippy::panic)] // A test's way to fail.
 mod fake_api;
 pub mod metrics;
 pub mod node;
@@ -68,7 +69,8 @@ const COMPONENT: &str = "kubelet";
 pub async fn run(config: KubeletConfig, shutdown: Shutdown) -> anyhow::Result<()> {
     let runtime: Arc<dyn Runtime> =
         Arc::new(CriClient::new(&config.runtime_endpoint, config.containerd_endpoint.as_deref())?);
-    run_with(config, runtime, shutdown).await
+    // Boxed: it is large, and callers hold it beside others.
+    Box::pin(run_with(config, runtime, shutdown)).await
 }
 
 /// The same on any runtime: tests bring a fake one.
@@ -80,6 +82,10 @@ pub async fn run_with(
     for directory in [&config.root_dir, &config.pod_logs_dir] {
         std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     }
+    // What pods keep here is theirs, secrets among it: nobody else on the machine may look in.
+    let pods = config.root_dir.join("pods");
+    std::fs::create_dir_all(&pods).with_context(|| format!("making {}", pods.display()))?;
+    volume::set_mode(&pods, 0o750)?;
     let listener = TcpListener::bind((config.address.as_str(), config.port))
         .await
         .with_context(|| format!("listening on {}:{}", config.address, config.port))?;

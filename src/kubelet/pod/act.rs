@@ -2,7 +2,7 @@
 //!
 //! upstream: kubelet/kuberuntime/kuberuntime_manager.go SyncPod, kuberuntime_container.go startContainer, killContainer
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -343,13 +343,13 @@ pub async fn kill_pod(
 // upstream: kubelet/kuberuntime/kuberuntime_gc.go
 pub async fn clean(context: &Context, pod: &Pod, observed: &Observed, everything: bool) {
     let mut removed = Vec::new();
-    let mut seen: HashMap<&str, usize> = HashMap::new();
+    let mut newest = HashSet::new();
+    let mut ended = HashSet::new();
     for instance in &observed.containers {
-        let dead = matches!(instance.state, RunState::Exited | RunState::Unknown);
-        let count = seen.entry(&instance.name).or_default();
-        // The newest instance of all, and the newest ended one before it (for the previous log).
-        let keep = !dead || *count == 0 || (*count == 1 && is_current(observed, &instance.name));
-        *count += 1;
+        let is_newest = newest.insert(instance.name.as_str());
+        // The newest ended one is what `logs --previous` shows.
+        let is_newest_ended = instance.state == RunState::Exited && ended.insert(instance.name.as_str());
+        let keep = is_newest || is_newest_ended || instance.state == RunState::Running;
         if keep && !everything {
             continue;
         }
@@ -379,9 +379,4 @@ pub async fn clean(context: &Context, pod: &Pod, observed: &Observed, everything
             tracing::warn!(%error, sandbox = sandbox.id, pod = uid(pod), "removing a sandbox");
         }
     }
-}
-
-/// Whether the newest instance of a container is not an ended one.
-fn is_current(observed: &Observed, name: &str) -> bool {
-    observed.latest(name).is_some_and(|instance| instance.state != RunState::Exited)
 }

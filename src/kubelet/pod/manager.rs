@@ -31,7 +31,7 @@ use super::{
     worker::{Update, Worker},
 };
 use crate::{
-    container::labels,
+    container::{labels, sandbox::log_dir},
     context::{Context, pod_reference},
     objects::Patience,
     volume::{self, teardown},
@@ -373,8 +373,10 @@ async fn end_orphan(context: Arc<Context>, pod_uid: String, pod: Pod) {
         return;
     }
     clean(&context, &pod, &observed, true).await;
-    if let Err(error) = teardown::remove_pod_dir(&volume::pod_dir(&context, &pod_uid)) {
-        tracing::warn!(%error, pod_uid, "removing an orphan's files");
+    for path in [volume::pod_dir(&context, &pod_uid), log_dir(&context, &pod)] {
+        if let Err(error) = teardown::remove_pod_dir(&path) {
+            tracing::warn!(%error, pod_uid, "removing an orphan's files");
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod admit;
 pub mod backoff;
 mod conditions;
 #[cfg(test)]
+#[allow(clippy::panic)] // A test's way to fail.
 mod life_tests;
 pub mod manager;
 pub mod manifest;

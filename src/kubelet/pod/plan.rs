@@ -412,4 +412,5 @@ pub fn any_regular_created(pod: &Pod, observed: &Observed) -> bool {
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
+#[allow(clippy::panic)] // A test's way to fail.
 mod tests;

@@ -483,4 +483,5 @@ fn any_active_regular(pod: &Pod, observed: &Observed) -> bool {
 
 #[cfg(test)]
 #[path = "status_tests.rs"]
+#[allow(clippy::panic)] // A test's way to fail.
 mod tests;

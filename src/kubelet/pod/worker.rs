@@ -159,7 +159,7 @@ impl Worker {
             self.context.pods.put(update.pod.clone());
             self.sender.set_object(update.api_object());
             if update.doomed() || self.is_final(&update.pod) {
-                if self.end(&update).await {
+                if Box::pin(self.end(&update)).await {
                     return;
                 }
                 continue;
@@ -169,7 +169,8 @@ impl Worker {
                 biased;
                 // A dropped sender is the manager's end: the loop sees it below.
                 () = until(&mut changes, Update::doomed) => continue,
-                next = self.sync(&update) => next,
+                // Boxed: what syncing needs is given back while the pod is well.
+                next = Box::pin(self.sync(&update)) => next,
             };
             let timer = async {
                 match next.map(|next| next.duration_since(Timestamp::now())) {
@@ -248,7 +249,7 @@ impl Worker {
     }
 
     async fn clean_up(&self, update: &Update, observed: &Observed) {
-        let dead = observed.containers.iter().filter(|instance| instance.state == RunState::Exited).count();
+        let dead = observed.containers.iter().filter(|instance| instance.state != RunState::Running).count();
         if dead > 0 || observed.sandboxes.len() > 1 {
             clean(&self.context, &update.pod, observed, false).await;
         }
