@@ -200,7 +200,7 @@ fn config(flags: Flags) -> anyhow::Result<Config> {
     };
     Ok(Config {
         controllers: flags.controllers,
-        leader_election: flags.leader_elect.then(|| LeaderElection {
+        leader_election: flags.leader_elect.then_some(LeaderElection {
             namespace: flags.leader_elect_resource_namespace,
             name: flags.leader_elect_resource_name,
             lease_duration: flags.leader_elect_lease_duration.0,

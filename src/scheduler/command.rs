@@ -97,7 +97,7 @@ pub async fn run(arguments: Vec<String>, shutdown: Shutdown) -> anyhow::Result<(
         registry: Registry::new(),
     };
     let serving = endpoint.serve(shutdown.clone());
-    let election = flags.leader_elect.then(|| LeaderElection {
+    let election = flags.leader_elect.then_some(LeaderElection {
         namespace: flags.leader_elect_resource_namespace,
         name: flags.leader_elect_resource_name,
         lease_duration: flags.leader_elect_lease_duration.0,

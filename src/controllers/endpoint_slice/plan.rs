@@ -126,7 +126,7 @@ fn of_family(
     service: &Service,
     endpoints_max: usize,
 ) -> Vec<Action> {
-    let mut contents: Vec<(Option<&Arc<EndpointSlice>>, Value, Vec<Value>)> = Vec::new();
+    let mut contents: Vec<Content<'_>> = Vec::new();
     let mut unused: Vec<&Arc<EndpointSlice>> = existing.to_vec();
     for (ports, endpoints) in wanted.into_values() {
         let (mine, others) = unused.into_iter().partition(|slice| slice.ports == ports);
@@ -157,6 +157,7 @@ fn of_family(
     actions
 }
 
+/// A slice that is there, if any, with the ports and endpoints that it should have.
 type Content<'a> = (Option<&'a Arc<EndpointSlice>>, Value, Vec<Value>);
 
 /// Shares endpoints out: each stays in the slice that has its pod; new ones fill the fullest slices first.

@@ -137,8 +137,8 @@ fn subsets(service: &Service, backends: &[Arc<Pod>]) -> (Value, bool) {
     for pod in backends {
         let Some(ip) = services::addresses(pod, family).next() else { continue };
         let ports = ports(service, pod);
-        let none = ports.as_array().is_some_and(Vec::is_empty);
-        if none && !(service.spec.ports.is_empty() && !services::has_cluster_ip(service)) {
+        let portless = service.spec.ports.is_empty() && !services::has_cluster_ip(service);
+        if !portless && ports.as_array().is_none_or(Vec::is_empty) {
             continue;
         }
         count += 1;
