@@ -3,7 +3,7 @@
 use crate::strategy::Strategy;
 use crate::{
     admissionregistration, apiregistration, apps, autoscaling, batch, certificates, coordination, core,
-    discovery, networking, policy, rbac, scheduling, storage,
+    discovery, flowcontrol, networking, node, policy, rbac, scheduling, storage,
 };
 
 /// A row: names, hub version, whether validation is complete, behaviour.
@@ -88,6 +88,14 @@ pub static ROWS: &[Entry] = &[
     part("certificates.k8s.io", "certificatesigningrequests", "v1", &certificates::request::Request),
     full("coordination.k8s.io", "leases", "v1", &coordination::lease::Lease),
     full("discovery.k8s.io", "endpointslices", "v1", &discovery::endpoint_slice::EndpointSlice),
+    full("flowcontrol.apiserver.k8s.io", "flowschemas", "v1", &flowcontrol::flow_schema::FlowSchema),
+    full(
+        "flowcontrol.apiserver.k8s.io",
+        "prioritylevelconfigurations",
+        "v1",
+        &flowcontrol::priority_level::PriorityLevelConfiguration,
+    ),
+    full("node.k8s.io", "runtimeclasses", "v1", &node::runtime_class::RuntimeClass),
     full("networking.k8s.io", "ingresses", "v1", &networking::ingress::Ingress),
     full("networking.k8s.io", "ingressclasses", "v1", &networking::ingress_class::IngressClass),
     full("networking.k8s.io", "networkpolicies", "v1", &networking::network_policy::NetworkPolicy),

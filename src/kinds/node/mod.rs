@@ -1,0 +1,3 @@
+//! node.k8s.io: how nodes run pods.
+
+pub(crate) mod runtime_class;
