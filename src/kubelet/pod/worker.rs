@@ -204,6 +204,10 @@ impl Worker {
                     return Some(later(Timestamp::now(), RETRY));
                 }
             };
+            if causes.has(Cause::Objects) {
+                // What was missing may be there now: no use in waiting on.
+                self.retries.clear();
+            }
             // After a change, when a token is due, and once for a pod that an agent before this one started.
             let due = self.mounted.as_ref().and_then(|mounted| mounted.refresh_at);
             let stale = causes.has(Cause::Objects)
