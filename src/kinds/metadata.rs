@@ -35,7 +35,7 @@ pub fn validate(
     let root = At::root(object);
     let meta = root.get("metadata");
     let generate = meta.get("generateName");
-    if generate.len() > 0 {
+    if !generate.str().is_empty() {
         generate.invalid_each(e, name_rule(generate.str(), true));
     }
     let name = meta.get("name");
@@ -279,7 +279,7 @@ pub fn managed_fields(at: At, e: &mut ErrorList) {
             operation.invalid(e, "must be `Apply` or `Update`");
         }
         let fields_type = entry.get("fieldsType");
-        if fields_type.len() > 0 && fields_type.str() != "FieldsV1" {
+        if !fields_type.str().is_empty() && fields_type.str() != "FieldsV1" {
             fields_type.invalid(e, "must be `FieldsV1`");
         }
         field_manager(entry.get("manager"), e);

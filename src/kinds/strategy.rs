@@ -79,6 +79,7 @@ pub trait Strategy: Sync + Send {
     fn to_hub(&self, version: &str, object: &mut Value) {}
 
     /// Hub to versioned.
+    #[allow(clippy::wrong_self_convention, reason = "the counterpart of to_hub")]
     fn from_hub(&self, version: &str, object: &mut Value) {}
 
     /// Before validation of a create: clear what clients may not set (status), set generation.

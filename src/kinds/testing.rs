@@ -63,3 +63,10 @@ pub fn base64(text: &str) -> Vec<u8> {
     }
     out
 }
+
+#[test]
+fn what_lacks_validation_is_told() {
+    let lacking = crate::lacking_full_validation();
+    println!("{} lack full validation: {}", lacking.len(), lacking.join(", "));
+    assert!(!lacking.contains(&"pods".to_string()));
+}

@@ -76,12 +76,12 @@ impl Requirement {
             let values: Value = values.into_iter().map(Value::from).collect::<Vec<_>>().into();
             return Err(ParseError(FieldError::invalid(&Path::new("values"), &values, wrong).to_string()));
         }
-        if matches!(operator, Operator::GreaterThan | Operator::LessThan) {
-            for (i, v) in values.iter().enumerate().filter(|(_, v)| v.parse::<i64>().is_err()) {
-                let path = Path::new("values");
-                let why = "for 'Gt', 'Lt' operators, the value must be an integer";
-                return Err(ParseError(FieldError::invalid_str(&path.index(i), v, why).to_string()));
-            }
+        let ordered = matches!(operator, Operator::GreaterThan | Operator::LessThan);
+        let bad = values.iter().enumerate().find(|(_, v)| ordered && v.parse::<i64>().is_err());
+        if let Some((i, v)) = bad {
+            let path = Path::new("values");
+            let why = "for 'Gt', 'Lt' operators, the value must be an integer";
+            return Err(ParseError(FieldError::invalid_str(&path.index(i), v, why).to_string()));
         }
         for (i, v) in values.iter().enumerate() {
             if let Some(bad) = first_of(names::label_value(v)) {

@@ -1,4 +1,6 @@
 //! DaemonSet. upstream: pkg/registry/apps/daemonset/strategy.go, pkg/apis/apps/validation
+//!
+//! upstream, too: Convert_apps_DaemonSet_To_v1_DaemonSet, Convert_v1_DaemonSet_To_apps_DaemonSet
 
 use copepod_meta::{ErrorList, FieldError, LabelSelector, Value};
 

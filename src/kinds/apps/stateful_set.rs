@@ -1,4 +1,6 @@
 //! StatefulSet. upstream: pkg/registry/apps/statefulset/strategy.go, pkg/apis/apps/validation
+//!
+//! upstream, too: Convert_v1_StatefulSetSpec_To_apps_StatefulSetSpec
 
 use copepod_meta::{ErrorList, Value, names};
 

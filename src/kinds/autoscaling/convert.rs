@@ -1,6 +1,35 @@
 //! Between autoscaling/v1 and v2 (the hub). What v1 has no fields for it keeps in annotations, as JSON.
 //!
 //! upstream: pkg/apis/autoscaling/v1/conversion.go
+//!
+//! upstream, too: Convert_autoscaling_ContainerResourceMetricSource_To_v1_ContainerResourceMetricSource,
+//! Convert_autoscaling_ContainerResourceMetricStatus_To_v1_ContainerResourceMetricStatus,
+//! Convert_autoscaling_ExternalMetricSource_To_v1_ExternalMetricSource,
+//! Convert_autoscaling_ExternalMetricStatus_To_v1_ExternalMetricStatus,
+//! Convert_autoscaling_HorizontalPodAutoscalerSpec_To_v1_HorizontalPodAutoscalerSpec,
+//! Convert_autoscaling_HorizontalPodAutoscalerStatus_To_v1_HorizontalPodAutoscalerStatus,
+//! Convert_autoscaling_HorizontalPodAutoscaler_To_v1_HorizontalPodAutoscaler,
+//! Convert_autoscaling_HorizontalPodAutoscaler_To_v2_HorizontalPodAutoscaler,
+//! Convert_autoscaling_ObjectMetricSource_To_v1_ObjectMetricSource,
+//! Convert_autoscaling_ObjectMetricStatus_To_v1_ObjectMetricStatus,
+//! Convert_autoscaling_PodsMetricSource_To_v1_PodsMetricSource,
+//! Convert_autoscaling_PodsMetricStatus_To_v1_PodsMetricStatus,
+//! Convert_autoscaling_ResourceMetricSource_To_v1_ResourceMetricSource,
+//! Convert_autoscaling_ResourceMetricStatus_To_v1_ResourceMetricStatus,
+//! Convert_v1_ContainerResourceMetricSource_To_autoscaling_ContainerResourceMetricSource,
+//! Convert_v1_ContainerResourceMetricStatus_To_autoscaling_ContainerResourceMetricStatus,
+//! Convert_v1_ExternalMetricSource_To_autoscaling_ExternalMetricSource,
+//! Convert_v1_ExternalMetricStatus_To_autoscaling_ExternalMetricStatus,
+//! Convert_v1_HorizontalPodAutoscalerSpec_To_autoscaling_HorizontalPodAutoscalerSpec,
+//! Convert_v1_HorizontalPodAutoscalerStatus_To_autoscaling_HorizontalPodAutoscalerStatus,
+//! Convert_v1_HorizontalPodAutoscaler_To_autoscaling_HorizontalPodAutoscaler,
+//! Convert_v1_ObjectMetricSource_To_autoscaling_ObjectMetricSource,
+//! Convert_v1_ObjectMetricStatus_To_autoscaling_ObjectMetricStatus,
+//! Convert_v1_PodsMetricSource_To_autoscaling_PodsMetricSource,
+//! Convert_v1_PodsMetricStatus_To_autoscaling_PodsMetricStatus,
+//! Convert_v1_ResourceMetricSource_To_autoscaling_ResourceMetricSource,
+//! Convert_v1_ResourceMetricStatus_To_autoscaling_ResourceMetricStatus,
+//! Convert_v2_HorizontalPodAutoscaler_To_autoscaling_HorizontalPodAutoscaler
 
 use copepod_meta::{Value, debug_json};
 

@@ -1,5 +1,7 @@
 //! HorizontalPodAutoscaler. upstream: pkg/registry/autoscaling/horizontalpodautoscaler/strategy.go,
 //! pkg/apis/autoscaling/{v1,v2,validation}
+//!
+//! upstream, too: SetDefaults_HorizontalPodAutoscalerBehavior
 
 use copepod_meta::{ErrorList, Value, names};
 

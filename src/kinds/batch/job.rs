@@ -1,4 +1,6 @@
 //! Job. upstream: pkg/registry/batch/job/strategy.go, pkg/apis/batch/validation
+//!
+//! upstream, too: addConversionFuncs
 
 use copepod_meta::{ErrorList, LabelSelector, Value, names, time};
 

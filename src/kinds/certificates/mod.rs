@@ -36,7 +36,7 @@ pub fn signer_name(at: At, e: &mut ErrorList) {
 /// The first bad label of a segment.
 fn labels(at: At, segment: &str, check: fn(&str) -> Vec<String>, e: &mut ErrorList) {
     let bad = segment.split('.').map(|label| (label, check(label))).find(|(_, wrong)| !wrong.is_empty());
-    for (label, wrong) in bad {
+    if let Some((label, wrong)) = bad {
         for message in wrong {
             let quoted = copepod_meta::field::quote(label);
             at.invalid_str(e, segment, format!("validating label {quoted}: {message}"));

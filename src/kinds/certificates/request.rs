@@ -1,6 +1,8 @@
 //! CertificateSigningRequest. upstream: pkg/registry/certificates/certificates/strategy.go, pkg/apis/certificates/validation
 //!
 //! Requests are looked at as far as their PEM block goes: neither the ASN.1 inside nor its signature is.
+//!
+//! upstream, too: addConversionFuncs
 
 use copepod_meta::{ErrorList, Value, time};
 use std::collections::BTreeSet;

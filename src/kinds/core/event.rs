@@ -1,6 +1,8 @@
 //! Event, in the core group and in events.k8s.io: one object under two names of its fields. The hub is core/v1.
 //!
 //! upstream: pkg/registry/core/event/strategy.go, pkg/apis/core/validation/events.go, pkg/apis/events/v1/conversion.go
+//!
+//! upstream, too: AddFieldLabelConversionsForEvent, Convert_core_Event_To_v1_Event, Convert_v1_Event_To_core_Event
 
 use copepod_meta::{ErrorList, FieldError, Path, Value, names};
 

@@ -1,4 +1,6 @@
 //! Namespace. upstream: pkg/registry/core/namespace/strategy.go, validation.go ValidateNamespace
+//!
+//! upstream, too: AddFieldLabelConversionsForNamespace
 
 use copepod_meta::{ErrorList, Value, names};
 

@@ -1,4 +1,6 @@
 //! PersistentVolume. upstream: pkg/registry/core/persistentvolume/strategy.go, validation.go ValidatePersistentVolume*
+//!
+//! upstream, too: SetDefaults_PersistentVolume
 
 use copepod_meta::{ErrorList, Path, Value, names};
 

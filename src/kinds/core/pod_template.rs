@@ -1,6 +1,6 @@
 //! PodTemplate. upstream: pkg/registry/core/podtemplate/strategy.go, validation.go ValidatePodTemplate
 
-use copepod_meta::{ErrorList, Value, names};
+use copepod_meta::{ErrorList, Value};
 
 use super::pod::options::Options;
 use super::pod::{annotations, defaults, template, warnings};

@@ -1,4 +1,6 @@
 //! Secret. upstream: pkg/registry/core/secret/strategy.go, validation.go ValidateSecret
+//!
+//! upstream, too: AddFieldLabelConversionsForSecret
 
 use copepod_meta::{ErrorList, Value, names};
 

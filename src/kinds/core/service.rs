@@ -1,6 +1,8 @@
 //! Service. Cluster addresses and node ports are allocated by the registry; here is what is pure.
 //!
 //! upstream: pkg/registry/core/service/strategy.go, validation.go validateService, pkg/api/service/warnings.go
+//!
+//! upstream, too: AddFieldLabelConversionsForService
 
 use copepod_meta::{ErrorList, Value, names};
 use std::collections::BTreeSet;

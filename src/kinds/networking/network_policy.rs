@@ -1,4 +1,6 @@
 //! NetworkPolicy. upstream: pkg/registry/networking/networkpolicy/strategy.go, pkg/apis/networking/validation
+//!
+//! upstream, too: SetDefaults_NetworkPolicy
 
 use copepod_meta::{ErrorList, Value, names};
 

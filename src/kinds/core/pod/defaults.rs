@@ -1,6 +1,10 @@
 //! Defaults of pods and templates, and what `v1` says twice.
 //!
 //! upstream: pkg/apis/core/v1/defaults.go, pkg/apis/core/v1/conversion.go
+//!
+//! upstream, too: Convert_core_PodSpec_To_v1_PodSpec, Convert_core_PodStatus_To_v1_PodStatus,
+//! Convert_core_PodTemplateSpec_To_v1_PodTemplateSpec, Convert_core_Pod_To_v1_Pod,
+//! Convert_v1_PodTemplateSpec_To_core_PodTemplateSpec, SetDefaults_EphemeralContainer
 
 use copepod_meta::Value;
 

@@ -7,6 +7,8 @@
 //! | [`update`], [`status`], [`resize`] | what may change, by whom |
 //! | [`defaults`] | defaults and same-version conversions |
 //! | [`table`], [`warnings`] | what people see |
+//!
+//! upstream, too: addConversionFuncs
 
 pub(crate) mod annotations;
 pub(crate) mod containers;
