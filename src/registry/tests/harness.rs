@@ -158,8 +158,18 @@ impl Server {
         let step = |i: usize| rest.get(i).copied().unwrap_or("").to_string();
         let target = Target { served, namespace: namespace.into(), name: step(1), subresource: step(2) };
         let pairs = query.split('&').filter_map(|p| p.split_once('='));
-        let decode = |s: &str| s.replace("%3D", "=").replace("%21", "!");
+        let decode = |s: &str| s.replace("%3D", "=").replace("%21", "!").replace('+', " ");
         Parts { target, query: pairs.map(|(k, v)| (k.into(), decode(v))).collect() }
+    }
+
+    /// Whether a path names no object.
+    pub fn is_collection(&self, url: &str) -> bool {
+        self.parts(url).target.name.is_empty()
+    }
+
+    /// The kind of a path's collection.
+    pub fn list_gvk(&self, url: &str) -> copepod_meta::Gvk {
+        self.parts(url).target.served.list_gvk()
     }
 
     pub async fn send(&self, verb: &str, url: &str, body: &str, user: &str) -> Result<Answered, Status> {
@@ -288,7 +298,7 @@ impl Events {
 
 fn caller(user: &str) -> Caller {
     let user = User { name: user.into(), groups: vec!["testers".into()], ..User::default() };
-    Caller { user: Arc::new(user), ..Caller::default() }
+    Caller { user: Arc::new(user), user_agent: "tester/v1".into(), ..Caller::default() }
 }
 
 fn list_options(query: &[(String, String)]) -> ListOptions {
@@ -312,10 +322,17 @@ pub fn names(listing: &Listing) -> Vec<String> {
 }
 
 fn list_tree(listing: &Listing) -> Result<Value, Status> {
-    let items = listing.objects.iter().map(Object::tree).collect::<Result<Vec<_>, _>>()?;
+    let item = |object: &Object| {
+        let served = &object.served;
+        Ok::<Value, Status>(codec::to_untyped(&object.tree()?, &served.types, served.ty(), None))
+    };
+    let items = listing.objects.iter().map(item).collect::<Result<Vec<_>, _>>()?;
     let mut tree = Value::map();
     tree.set(&["items"], items);
     tree.set(&["metadata", "resourceVersion"], listing.revision.to_string());
+    if !listing.continue_token.is_empty() {
+        tree.set(&["metadata", "continue"], listing.continue_token.as_str());
+    }
     Ok(tree)
 }
 

@@ -9,6 +9,7 @@
 //! * `absent`: dotted paths that the answer must not have;
 //! * `as`: the user, `admin` if not said (see [`Allow`]).
 
+mod golden;
 mod harness;
 
 use harness::{Server, run};
