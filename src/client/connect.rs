@@ -305,3 +305,6 @@ pub fn upgrade_headers(protocol: &'static str) -> [(HeaderName, HeaderValue); 2]
         (header::UPGRADE, HeaderValue::from_static(protocol)),
     ]
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,7 +171,8 @@ impl Elector {
         match self.acquire_from_server().await {
             Ok(acquired) => acquired,
             Err(error) => {
-                tracing::warn!(lease = %self.describe(), %error, "could not read or write the leader lease");
+                let error = rest::message(&error);
+                tracing::warn!(lease = %self.describe(), error, "could not read or write the leader lease");
                 false
             }
         }

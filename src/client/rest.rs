@@ -262,10 +262,58 @@ pub fn is_namespace_terminating(error: &Error) -> bool {
     }
 }
 
-/// What an error says to a user: the server's message, or what went wrong on the way.
+/// What an error says to a user: the server's message, or what went wrong on the way and why.
 pub fn message(error: &Error) -> String {
-    match error {
-        Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
+    if let Error::Api(status) = error {
+        return status.message.clone();
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_resources() {
+        let pods = ResourceType::namespaced("", "v1", "pods");
+        let roles = ResourceType::cluster("rbac.authorization.k8s.io", "v1", "clusterroles");
+        for (path, want) in [
+            (pods.path(""), "/api/v1/pods"),
+            (pods.path("x"), "/api/v1/namespaces/x/pods"),
+            (pods.object_path("x", "a", "status"), "/api/v1/namespaces/x/pods/a/status"),
+            (roles.object_path("", "a", ""), "/apis/rbac.authorization.k8s.io/v1/clusterroles/a"),
+        ] {
+            assert_eq!(path, want);
+        }
+        assert_eq!(
+            (pods.api_version().as_str(), roles.api_version().as_str()),
+            ("v1", "rbac.authorization.k8s.io/v1")
+        );
+    }
+
+    #[test]
+    fn errors_are_told_apart_by_code_and_reason() {
+        let error = |code: u16, reason: &str| {
+            let status =
+                serde_json::json!({"status": "Failure", "code": code, "reason": reason, "message": "said"});
+            Error::Api(serde_json::from_value(status).expect("a status"))
+        };
+        assert!(is_conflict(&error(409, "Conflict")) && !is_already_exists(&error(409, "Conflict")));
+        assert!(
+            !is_conflict(&error(409, "AlreadyExists")) && is_already_exists(&error(409, "AlreadyExists"))
+        );
+        assert!(is_not_found(&error(404, "NotFound")) && is_invalid(&error(422, "Invalid")));
+        assert_eq!(message(&error(404, "NotFound")), "said");
     }
 }
