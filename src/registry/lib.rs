@@ -52,7 +52,7 @@ mod write;
 
 pub use api::*;
 pub use registry::{
-    Config, Deciders, IssuedToken, Registry, RuleResolver, TokenClaims, TokenIssuer, TokenReviewer,
+    Config, Deciders, IssuedToken, Registry, Reviewed, RuleResolver, TokenClaims, TokenIssuer, TokenReviewer,
 };
 pub use served::{Served, Table};
 pub use types::Types;

@@ -63,6 +63,9 @@ pub trait RuleResolver: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<String>, Status>>;
 }
 
+/// A token's user and the audiences that it is good for; `None`: it is good for nobody.
+pub type Reviewed = Option<(User, Vec<String>)>;
+
 /// Who says whose token it is.
 pub trait TokenReviewer: Send + Sync {
     /// The user and the audiences, of those asked for, that the token is good for; `None`: it is good for nobody.
@@ -70,7 +73,7 @@ pub trait TokenReviewer: Send + Sync {
         &'a self,
         token: &'a str,
         audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<(User, Vec<String>)>, Status>>;
+    ) -> BoxFuture<'a, Result<Reviewed, Status>>;
 }
 
 /// What a service account token is to be bound to; objects are hub trees.

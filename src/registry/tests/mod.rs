@@ -60,6 +60,22 @@ async fn a_watch_goes_on_where_a_list_ended() {
     assert!(watch.is_over().await, "a shutdown ends watches");
 }
 
+/// History that is no longer kept is refused within the watch, so that clients list anew.
+#[tokio::test]
+async fn a_watch_from_forgotten_history_says_so() {
+    let server = Server::new().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    for name in ["a", "b"] {
+        let body = format!(r#"{{"metadata":{{"name":"{name}"}}}}"#);
+        server.send("create", path, &body, "admin").await.expect("created");
+    }
+    // The cache begins with its first list: nothing before that is kept.
+    assert_eq!(server.list_revision(path).await, 3);
+    let mut watch = server.watch(path, "resourceVersion=1").await;
+    assert_eq!(watch.events(1).await, ["ERROR too old resource version: 1 (3)"]);
+    assert!(watch.is_over().await);
+}
+
 /// Pages of one list are of one state, whatever is written between them.
 #[tokio::test]
 async fn pages_show_one_state() {
