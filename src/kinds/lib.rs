@@ -25,6 +25,7 @@ pub mod table;
 mod testing;
 
 mod admissionregistration;
+mod apiextensions;
 mod apiregistration;
 mod apps;
 mod autoscaling;

@@ -2,8 +2,8 @@
 
 use crate::strategy::Strategy;
 use crate::{
-    admissionregistration, apiregistration, apps, autoscaling, batch, certificates, coordination, core,
-    discovery, flowcontrol, networking, node, policy, rbac, scheduling, storage,
+    admissionregistration, apiextensions, apiregistration, apps, autoscaling, batch, certificates,
+    coordination, core, discovery, flowcontrol, networking, node, policy, rbac, scheduling, storage,
 };
 
 /// A row: names, hub version, whether validation is complete, behaviour.
@@ -59,6 +59,12 @@ pub static ROWS: &[Entry] = &[
     full("", "resourcequotas", "v1", &core::resource_quota::ResourceQuota),
     full("", "podtemplates", "v1", &core::pod_template::PodTemplate),
     full("", "replicationcontrollers", "v1", &core::replication_controller::ReplicationController),
+    part(
+        "apiextensions.k8s.io",
+        "customresourcedefinitions",
+        "v1",
+        &apiextensions::custom_resource_definition::CustomResourceDefinition,
+    ),
     part("apiregistration.k8s.io", "apiservices", "v1", &apiregistration::api_service::ApiService),
     full("apps", "deployments", "v1", &apps::deployment::Deployment),
     full("apps", "replicasets", "v1", &apps::replica_set::ReplicaSet),

@@ -1,4 +1,4 @@
 //! admissionregistration: whom to ask before objects are stored.
 
-mod webhook_client;
+pub(crate) mod webhook_client;
 pub(crate) mod webhook_configuration;

@@ -5,7 +5,7 @@ use copepod_meta::{ErrorList, field::quote, names};
 use crate::check::At;
 
 /// upstream: ValidateWebhookURL, with HTTPS forced
-pub(super) fn url(at: At, e: &mut ErrorList) {
+pub(crate) fn url(at: At, e: &mut ErrorList) {
     const FORM: &str = "; desired format: https://host[/path]";
     let url = match Url::parse(at.str()) {
         Ok(url) => url,
@@ -78,7 +78,7 @@ impl<'a> Url<'a> {
 }
 
 /// upstream: ValidateWebhookService
-pub(super) fn service(at: At, e: &mut ErrorList) {
+pub(crate) fn service(at: At, e: &mut ErrorList) {
     // Upstream's callers hand over name and namespace in the wrong order.
     if at.value.str_at(&["namespace"]).is_empty() {
         at.get("name").required(e, "");

@@ -1,0 +1,3 @@
+//! apiextensions: kinds that users define.
+
+pub(crate) mod custom_resource_definition;
