@@ -223,13 +223,18 @@ impl Cluster {
 
     /// Notes that room is being made for `pod` on `node`; an empty name takes the nomination back.
     pub fn nominate(&mut self, pod: &Arc<PodInfo>, node: &str) {
-        self.nominated.retain(|_, pods| {
-            pods.retain(|known| known.key != pod.key);
-            !pods.is_empty()
-        });
+        self.forget_nomination(&pod.key);
         if !node.is_empty() {
             self.nominated.entry(node.into()).or_default().push(pod.clone());
         }
+    }
+
+    /// Takes the nomination of a pod back: it has a node, or is gone.
+    pub fn forget_nomination(&mut self, key: &str) {
+        self.nominated.retain(|_, pods| {
+            pods.retain(|known| &*known.key != key);
+            !pods.is_empty()
+        });
     }
 
     /// Keys of all pods that are counted on nodes by the API's word.

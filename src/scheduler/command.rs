@@ -91,10 +91,11 @@ pub async fn run(arguments: Vec<String>, shutdown: Shutdown) -> anyhow::Result<(
     let flags = Flags::parse_from(flags::screen(arguments, UNSUPPORTED)?);
     logging::init(flags.v);
     let client = connect::from_kubeconfig(flags.kubeconfig.as_deref(), "copepod-scheduler").await?;
+    let registry = Registry::new();
     let endpoint = Endpoint {
         address: SocketAddr::new(flags.bind_address, flags.secure_port),
         files: flags.tls_cert_file.clone().zip(flags.tls_private_key_file.clone()),
-        registry: Registry::new(),
+        registry: registry.clone(),
     };
     let serving = endpoint.serve(shutdown.clone());
     let election = flags.leader_elect.then_some(LeaderElection {
@@ -104,7 +105,7 @@ pub async fn run(arguments: Vec<String>, shutdown: Shutdown) -> anyhow::Result<(
         renew_deadline: flags.leader_elect_renew_deadline.0,
         retry_period: flags.leader_elect_retry_period.0,
     });
-    let config = Config { leader_election: election };
+    let config = Config { leader_election: election, registry };
     let scheduling = crate::run(client, config, Shutdown::clone(&shutdown));
     tokio::pin!(scheduling);
     tokio::select! {

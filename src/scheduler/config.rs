@@ -6,10 +6,12 @@ use std::time::Duration;
 pub const SCHEDULER_NAME: &str = "default-scheduler";
 
 /// Settings of a scheduler.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Config {
     /// Take part in an election; `None` to schedule at once.
     pub leader_election: Option<LeaderElection>,
+    /// Where counters are registered.
+    pub registry: copepod_serve::metrics::Registry,
 }
 
 /// Settings of the election, with upstream's defaults.

@@ -26,6 +26,7 @@ pub mod config;
 pub mod cycle;
 pub mod diagnosis;
 pub mod filter;
+mod metrics;
 pub mod model;
 pub mod plugin;
 pub mod post_filter;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::cluster::Cluster;
 use crate::config::{Config, SCHEDULER_NAME};
 use crate::cycle::{self, Cursor, Outcome, Unfit};
+use crate::metrics::{self, Metrics};
 use crate::model::wire;
 use crate::model::{NodeInfo, PodInfo};
 use crate::plugin::PluginSet;
@@ -42,7 +43,7 @@ enum Happening {
 }
 
 /// Schedules until `shutdown`.
-pub async fn run(client: Client, _config: Config, recorder: SchedulingRecorder, shutdown: Shutdown) {
+pub async fn run(client: Client, config: Config, recorder: SchedulingRecorder, shutdown: Shutdown) {
     let (tell, mut happenings) = mpsc::channel(HAPPENINGS_MAX);
     feed::start(&client, &tell, &shutdown);
     let mut scheduler = Scheduler {
@@ -54,13 +55,18 @@ pub async fn run(client: Client, _config: Config, recorder: SchedulingRecorder, 
         tell,
         writes: Arc::new(Semaphore::new(WRITES_MAX)),
         unsynced: 4,
+        metrics: Metrics::new(&config.registry),
     };
+    let writes = scheduler.writes.clone();
     loop {
         while let Ok(happening) = happenings.try_recv() {
             scheduler.take_in(happening);
         }
+        // Without room for another write nothing is decided; `starved` waits for room.
+        let permit = scheduler.writes.clone().try_acquire_owned();
+        let starved = permit.is_err();
         if scheduler.unsynced == 0
-            && let Ok(permit) = scheduler.writes.clone().try_acquire_owned()
+            && let Ok(permit) = permit
             && let Some(queued) = scheduler.queue.pop(Instant::now())
         {
             scheduler.schedule(queued, permit);
@@ -68,6 +74,7 @@ pub async fn run(client: Client, _config: Config, recorder: SchedulingRecorder, 
             tokio::task::yield_now().await;
             continue;
         }
+        scheduler.metrics.pending(scheduler.queue.lengths());
         let due = scheduler.queue.next_due();
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -76,6 +83,7 @@ pub async fn run(client: Client, _config: Config, recorder: SchedulingRecorder, 
                 None => return,
             },
             () = sleep_until(due) => scheduler.queue.flush(Instant::now()),
+            _ = writes.acquire(), if starved => {}
         }
     }
 }
@@ -97,6 +105,7 @@ struct Scheduler {
     writes: Arc<Semaphore>,
     /// Resources whose first list is not complete: nothing is decided before.
     unsynced: usize,
+    metrics: Metrics,
 }
 
 impl Scheduler {
@@ -169,6 +178,7 @@ impl Scheduler {
 
     fn pod_gone(&mut self, key: &str, now: Instant) {
         self.queue.remove(key);
+        self.cluster.forget_nomination(key);
         if let Some(gone) = self.cluster.remove_pod(key) {
             self.queue.on_event(ClusterEvent::PodGone(&gone), now);
         }
@@ -185,7 +195,14 @@ impl Scheduler {
     /// Decides about one pod and starts the write that follows.
     fn schedule(&mut self, queued: Queued, permit: tokio::sync::OwnedSemaphorePermit) {
         let pod = queued.pod.clone();
-        match cycle::schedule(&self.cluster, &pod, &mut self.cursor, &mut rand::rng()) {
+        let start = std::time::Instant::now();
+        let outcome = cycle::schedule(&self.cluster, &pod, &mut self.cursor, &mut rand::rng());
+        let result = match &outcome {
+            Outcome::Node(_) => metrics::Attempt::Scheduled,
+            Outcome::Unfit(_) | Outcome::NoNodes => metrics::Attempt::Unschedulable,
+        };
+        self.metrics.attempt(result, start.elapsed());
+        match outcome {
             Outcome::Node(node) => {
                 self.cluster.nominate(&pod, "");
                 self.cluster.assume(Arc::new(pod.on_node(&node)));
@@ -291,6 +308,7 @@ impl Scheduler {
             return;
         }
         tracing::warn!(pod = %pod.key, %error, "binding failed, will try again");
+        self.metrics.attempt(metrics::Attempt::Error, std::time::Duration::ZERO);
         self.queue.restore(queued, now);
         if let Ok(permit) = self.writes.clone().try_acquire_owned() {
             let message = format!("binding rejected: {}", copepod_client::rest::message(&error));
