@@ -43,11 +43,11 @@ pub struct Claims {
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
     pub aud: Vec<String>,
     /// Expiry, Unix seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exp: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "seconds")]
+    pub exp: Option<i64>,
     /// Issued at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub iat: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "seconds")]
+    pub iat: Option<i64>,
     /// Issuer.
     #[serde(default)]
     pub iss: String,
@@ -86,8 +86,8 @@ pub struct Claims {
     )]
     pub legacy_uid: String,
     /// Not before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nbf: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "seconds")]
+    pub nbf: Option<i64>,
     /// `system:serviceaccount:<namespace>:<name>`
     #[serde(default)]
     pub sub: String,
@@ -104,6 +104,11 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
         Either::One(one) => vec![one],
         Either::Many(many) => many,
     })
+}
+
+/// Numeric dates may carry a fraction (RFC 7519); whole seconds decide here.
+fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.map(|seconds| seconds as i64))
 }
 
 /// What a token is bound to beyond its account.
@@ -131,9 +136,9 @@ impl Claims {
         let now = now.as_second();
         Claims {
             aud: audiences,
-            exp: Some((now + expiration_seconds) as f64),
-            iat: Some(now as f64),
-            nbf: Some(now as f64),
+            exp: Some(now + expiration_seconds),
+            iat: Some(now),
+            nbf: Some(now),
             jti: uuid::Uuid::new_v4().to_string(),
             sub: user_name(namespace, &account.name),
             kubernetes: Some(Kubernetes {

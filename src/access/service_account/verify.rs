@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The issuer of tokens that are kept in Secrets.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 /// Clocks may differ by this many seconds; also how long a deleted object still counts. upstream: jwt.DefaultLeeway
-const LEEWAY_SECONDS: f64 = 60.0;
+const LEEWAY_SECONDS: i64 = 60;
 const INVALID_SINCE_LABEL: &str = "kubernetes.io/legacy-token-invalid-since";
 
 /// Verifies tokens of the given issuers.
@@ -234,12 +234,12 @@ fn account_user(namespace: &str, name: &str, uid: &str) -> User {
 /// Deleted longer ago than the leeway.
 fn long_deleted(object: &Value) -> bool {
     let deleted = object.at(&["metadata", "deletionTimestamp"]).as_str().and_then(time::parse);
-    deleted.is_some_and(|d| time::seconds_between(d, time::now()) as f64 > LEEWAY_SECONDS)
+    deleted.is_some_and(|d| time::seconds_between(d, time::now()) > LEEWAY_SECONDS)
 }
 
 /// upstream: go-jose jwt.Claims.Validate with the default leeway
 fn check_times(claims: &Claims) -> Result<(), AuthenticationError> {
-    let now = time::now().as_second() as f64;
+    let now = time::now().as_second();
     if claims.nbf.is_some_and(|t| now + LEEWAY_SECONDS < t) {
         return Err(refused("service account token is not valid yet"));
     }

@@ -1,3 +1,5 @@
+//! Jobs: what is planned for what is observed.
+
 use std::sync::Arc;
 
 use jiff::Timestamp;

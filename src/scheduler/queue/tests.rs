@@ -1,3 +1,5 @@
+//! Where a pod waits, and what brings it back.
+
 use super::*;
 use crate::model::wire;
 use serde_json::json;

@@ -128,7 +128,7 @@ impl Cache {
         }
         match query.at {
             ReadAt::Exactly(revision) => match self.image_at(revision).await? {
-                Some(image) => Ok(self.select(&image, revision, &query)),
+                Some(held) => Ok(self.select(&held, revision, &query)),
                 None => self.list_through(&query).await,
             },
             at => match self.freshen(at).await {
@@ -137,8 +137,8 @@ impl Cache {
                 Err(CacheError::TooLarge { .. }) if at == ReadAt::Latest => self.list_through(&query).await,
                 Err(error) => Err(error),
                 Ok(_) => {
-                    let (image, revision) = self.image_now()?;
-                    Ok(self.select(&image, revision, &query))
+                    let (held, revision) = self.image_now()?;
+                    Ok(self.select(&held, revision, &query))
                 }
             },
         }
@@ -156,28 +156,29 @@ impl Cache {
         Ok(needed)
     }
 
-    fn image_now(&self) -> Result<(Image, u64), CacheError> {
+    fn image_now(&self) -> Result<(Held, u64), CacheError> {
         let state = self.shared.state.read();
         if !state.ready {
             return Err(CacheError::NotReady);
         }
-        Ok((state.image.clone(), state.revision))
+        Ok((Held { image: state.image.clone(), from: state.ring.newest() }, state.revision))
     }
 
     /// The state at exactly `revision`, if it is held: it is the newest, nothing has changed since, or it was kept.
-    async fn image_at(&self, revision: u64) -> Result<Option<Image>, CacheError> {
+    async fn image_at(&self, revision: u64) -> Result<Option<Held>, CacheError> {
         self.freshen(ReadAt::Exactly(revision)).await?;
         {
             let state = self.shared.state.read();
             if state.ready && (state.ring.newest()..=state.revision).contains(&revision) {
-                return Ok(Some(state.image.clone()));
+                return Ok(Some(Held { image: state.image.clone(), from: state.ring.newest() }));
             }
         }
         Ok(self.shared.kept.lock().find(revision))
     }
 
     /// What a query selects from a state.
-    fn select(&self, image: &Image, revision: u64, query: &ListQuery) -> Listing {
+    fn select(&self, held: &Held, revision: u64, query: &ListQuery) -> Listing {
+        let image = &held.image;
         let prefix = query.scope.prefix(&self.shared.config.prefix);
         let (entries, more) = match self.index_of(image, query) {
             Some((index, value)) => {
@@ -189,7 +190,7 @@ impl Cache {
         };
         let mut remaining = None;
         if let Some(last) = entries.last().filter(|_| more) {
-            self.shared.kept.lock().keep(self.shared.valid_from(revision), revision, image);
+            self.shared.kept.lock().keep(held.from, revision, image);
             if query.filter.is_none() && matches!(query.scope, Scope::Resource | Scope::Folder(_)) {
                 // The last entry itself is counted, too.
                 remaining = Some(image.entries.count(prefix, &last.key) as u64 - 1);
@@ -323,18 +324,21 @@ impl Shared {
         }
     }
 
-    /// The lowest revision at which the state was as it is at `revision`, as far as is known.
-    fn valid_from(&self, revision: u64) -> u64 {
-        let state = self.state.read();
-        if state.ring.newest() <= revision { state.ring.newest() } else { revision }
-    }
-
     /// The state's own entry if it is of the same revision, so that its bodies are shared.
     fn entry_of(&self, kv: crate::store::KeyValue) -> Result<Arc<Entry>, CacheError> {
         let held =
             self.state.read().image.entries.get(&kv.key).filter(|e| e.revision == kv.mod_revision).cloned();
         held.map_or_else(|| self.entry(kv), Ok)
     }
+}
+
+/// A state, and since when it has been the same.
+///
+/// Both are taken under one lock: a state that is refilled in between would lend its age to another's content.
+struct Held {
+    image: Image,
+    /// The lowest revision at which the state was this one, as far as is known.
+    from: u64,
 }
 
 /// The states behind lists that were cut by a limit, for the pages that follow.
@@ -360,8 +364,9 @@ impl KeptPages {
         self.0.push_back(KeptPage { from, to, image: image.clone(), kept: Instant::now() });
     }
 
-    fn find(&self, revision: u64) -> Option<Image> {
-        self.0.iter().find(|page| (page.from..=page.to).contains(&revision)).map(|page| page.image.clone())
+    fn find(&self, revision: u64) -> Option<Held> {
+        let page = self.0.iter().find(|page| (page.from..=page.to).contains(&revision))?;
+        Some(Held { image: page.image.clone(), from: page.from })
     }
 
     /// Lets go of what is too old; called with each change.
