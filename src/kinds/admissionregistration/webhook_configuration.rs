@@ -6,6 +6,7 @@
 use copepod_meta::{ErrorList, Value, names};
 use std::collections::BTreeSet;
 
+use super::rules::{match_conditions, reserved, rule_with_operations};
 use super::webhook_client as client;
 use crate::cells;
 use crate::check::At;
@@ -21,8 +22,6 @@ pub struct WebhookConfiguration {
     pub mutating: bool,
 }
 
-/// Names that are not for the API.
-const STATIC_SUFFIX: &str = ".static.k8s.io";
 const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const NO_SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
 const SIDE_EFFECTS: [&str; 4] = ["None", "NoneOnDryRun", "Some", "Unknown"];
@@ -67,13 +66,6 @@ fn known_version(version: &Value) -> bool {
     VERSIONS.contains(&version.as_str().unwrap_or(""))
 }
 
-fn reserved() -> String {
-    format!(
-        "names ending with \"{STATIC_SUFFIX}\" are reserved for static manifest-based configurations and cannot be managed \
-         via the API"
-    )
-}
-
 impl Strategy for WebhookConfiguration {
     fn default(&self, _version: &str, object: &mut Value) {
         for hook in each(object, &["webhooks"]) {
@@ -104,9 +96,10 @@ impl Strategy for WebhookConfiguration {
     fn validate_create(&self, cx: &Context, object: &Value, e: &mut ErrorList) {
         self.validate(object, Options::default(), e);
         let root = At::root(object);
-        let name = root.get("metadata.name");
-        if (cx.feature)("ManifestBasedAdmissionControlConfig") && name.str().ends_with(STATIC_SUFFIX) {
-            name.invalid(e, reserved());
+        if (cx.feature)("ManifestBasedAdmissionControlConfig")
+            && let Some(message) = reserved(object)
+        {
+            root.get("metadata.name").invalid(e, message);
         }
     }
     fn validate_update(&self, _cx: &Context, object: &Value, old: &Value, e: &mut ErrorList) {
@@ -114,11 +107,9 @@ impl Strategy for WebhookConfiguration {
         self.validate(object, Options::of(object, old), e);
     }
     fn warnings(&self, cx: &Context, object: &Value, old: Option<&Value>) -> Vec<String> {
-        let checked = old.is_none() && (cx.feature)("ManifestBasedAdmissionControlConfig");
-        if object.str_at(&["metadata", "name"]).ends_with(STATIC_SUFFIX) && !checked {
-            return vec![format!("metadata.name: {}", reserved())];
-        }
-        Vec::new()
+        let refused = old.is_none() && (cx.feature)("ManifestBasedAdmissionControlConfig");
+        let message = reserved(object).filter(|_| !refused);
+        message.map(|m| format!("metadata.name: {m}")).into_iter().collect()
     }
     fn allow_unconditional_update(&self) -> bool {
         false
@@ -222,92 +213,5 @@ fn versions(list: At, unknown: bool, e: &mut ErrorList) {
     }
     if !unknown && !list.items().any(|v| known_version(v.value)) {
         list.invalid(e, format!("must include at least one of {all}"));
-    }
-}
-
-fn has_wildcard(list: At) -> bool {
-    list.items().any(|item| item.str() == "*")
-}
-
-/// upstream: validateRuleWithOperations
-fn rule_with_operations(rule: At, e: &mut ErrorList) {
-    let alone = |list: At, what: &str, e: &mut ErrorList| {
-        list.need(e);
-        if list.len() > 1 && has_wildcard(list) {
-            list.invalid(e, format!("if '*' is present, must not specify other {what}"));
-        }
-    };
-    let operations = rule.get("operations");
-    alone(operations, "operations", e);
-    for operation in operations.items() {
-        operation.one_of(e, &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"]);
-    }
-    alone(rule.get("apiGroups"), "API groups", e);
-    alone(rule.get("apiVersions"), "API versions", e);
-    for version in rule.get("apiVersions").items() {
-        version.need(e);
-    }
-    resources(rule.get("resources"), e);
-    let scope = rule.get("scope");
-    if scope.is_set() {
-        scope.one_of(e, &["*", "Cluster", "Namespaced"]);
-    }
-}
-
-/// upstream: validateResources
-fn resources(list: At, e: &mut ErrorList) {
-    list.need(e);
-    // Resources of which all subresources were named; subresources that were named of all resources.
-    let (mut wide, mut deep) = (BTreeSet::new(), BTreeSet::new());
-    let mut plain = false;
-    for item in list.items() {
-        let text = item.str();
-        if !item.need(e) {
-            continue;
-        }
-        let Some((resource, sub)) = text.split_once('/') else {
-            plain = text != "*";
-            continue;
-        };
-        if wide.contains(resource) {
-            item.invalid(e, format!("if '{resource}/*' is present, must not specify {text}"));
-        }
-        if deep.contains(sub) {
-            item.invalid(e, format!("if '*/{sub}' is present, must not specify {text}"));
-        }
-        if sub == "*" {
-            wide.insert(resource);
-        }
-        if resource == "*" {
-            deep.insert(sub);
-        }
-    }
-    let has = |text: &str| list.items().any(|item| item.str() == text);
-    if list.len() > 1 && has("*/*") {
-        list.invalid(e, "if '*/*' is present, must not specify other resources");
-    }
-    if has("*") && plain {
-        list.invalid(e, "if '*' is present, must not specify other resources without subresources");
-    }
-}
-
-/// upstream: validateMatchConditions
-fn match_conditions(list: At, e: &mut ErrorList) {
-    const MAX: usize = 64;
-    if list.len() > MAX {
-        list.too_many(e, list.len(), MAX);
-    }
-    let mut seen = BTreeSet::new();
-    for condition in list.items() {
-        let (name, expression) = (condition.get("name"), condition.get("expression"));
-        if expression.str().trim().is_empty() {
-            expression.required(e, "");
-        }
-        if name.need(e) {
-            name.qualified_name(e);
-            if !seen.insert(name.str()) {
-                name.duplicate(e);
-            }
-        }
     }
 }

@@ -21,7 +21,11 @@ import (
 	"k8s.io/kubernetes/pkg/apis/storage"
 	_ "k8s.io/kubernetes/pkg/controlplane"
 
+	"k8s.io/kubernetes/pkg/registry/admissionregistration/mutatingadmissionpolicy"
+	"k8s.io/kubernetes/pkg/registry/admissionregistration/mutatingadmissionpolicybinding"
 	"k8s.io/kubernetes/pkg/registry/admissionregistration/mutatingwebhookconfiguration"
+	"k8s.io/kubernetes/pkg/registry/admissionregistration/validatingadmissionpolicy"
+	"k8s.io/kubernetes/pkg/registry/admissionregistration/validatingadmissionpolicybinding"
 	"k8s.io/kubernetes/pkg/registry/admissionregistration/validatingwebhookconfiguration"
 	"k8s.io/kubernetes/pkg/registry/apps/controllerrevision"
 	"k8s.io/kubernetes/pkg/registry/apps/daemonset"
@@ -157,12 +161,21 @@ var strategies = map[schema.GroupKind]strategy{
 	gk("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"): withStatus("prioritylevelconfigurations",
 		prioritylevelconfiguration.Strategy, prioritylevelconfiguration.StatusStrategy),
 	gk("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"): of("validatingwebhookconfigurations", validatingwebhookconfiguration.Strategy),
-	gk("admissionregistration.k8s.io", "MutatingWebhookConfiguration"):   of("mutatingwebhookconfigurations", mutatingwebhookconfiguration.Strategy),
+	gk("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"): withStatus("validatingadmissionpolicies",
+		vapStrategy, validatingadmissionpolicy.NewStatusStrategy(vapStrategy)),
+	gk("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"): of("validatingadmissionpolicybindings",
+		validatingadmissionpolicybinding.NewStrategy(nil, nil, nil)),
+	gk("admissionregistration.k8s.io", "MutatingAdmissionPolicy"): of("mutatingadmissionpolicies", mutatingadmissionpolicy.NewStrategy(nil, nil)),
+	gk("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"): of("mutatingadmissionpolicybindings",
+		mutatingadmissionpolicybinding.NewStrategy(nil, nil, nil)),
+	gk("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): of("mutatingwebhookconfigurations", mutatingwebhookconfiguration.Strategy),
 	gk("certificates.k8s.io", "CertificateSigningRequest"): withStatus("certificatesigningrequests", certificates.Strategy,
 		certificates.StatusStrategy),
 }
 
 // Internal types besides core's that upstream prints in messages.
+var vapStrategy = validatingadmissionpolicy.NewStrategy(nil, nil)
+
 var extraInternal = []reflect.Type{
 	reflect.TypeOf(batch.JobSpec{}),
 	reflect.TypeOf(batch.JobStatus{}),
