@@ -1,3 +1,5 @@
+//! The transport against a real server.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
