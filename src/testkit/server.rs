@@ -155,12 +155,26 @@ impl Drop for TestServer {
 }
 
 async fn client(kubeconfig: &str) -> Result<kube::Client, TestError> {
+    make_client(kubeconfig, true).await
+}
+
+/// A client that shows a 503 instead of asking again.
+#[cfg(test)]
+async fn client_that_asks_once(kubeconfig: &str) -> Result<kube::Client, TestError> {
+    make_client(kubeconfig, false).await
+}
+
+async fn make_client(kubeconfig: &str, retry: bool) -> Result<kube::Client, TestError> {
     let wrong = |e: &dyn std::fmt::Display| TestError::Client(e.to_string());
     let kubeconfig = kube::config::Kubeconfig::from_yaml(kubeconfig).map_err(|e| wrong(&e))?;
     let options = kube::config::KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| wrong(&e))?;
+    let mut config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| wrong(&e))?;
+    config.default_retry = retry;
     kube::Client::try_from(config).map_err(|e| wrong(&e))
 }
 
+#[cfg(test)]
+mod probes;
 #[cfg(test)]
 mod tests;

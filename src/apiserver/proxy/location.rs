@@ -77,11 +77,28 @@ pub async fn kubelet(server: &Server, caller: &Caller, node: &str) -> Result<Add
 /// A node's kubelet, or another port of the node.
 pub async fn node(server: &Server, caller: &Caller, id: &Id) -> Result<Address, Status> {
     let kubelet = kubelet(server, caller, &id.name).await?;
+    ensure_proxyable(&kubelet).await?;
     if id.port.is_empty() || id.port == kubelet.port.to_string() {
         return Ok(kubelet);
     }
     let port = port_number(&id.port)?;
     Ok(Address { host: kubelet.host, port, security: id.security() })
+}
+
+/// A node whose address is ours would be a way to everything that trusts this machine.
+/// upstream: node/strategy.go isProxyableHostname
+async fn ensure_proxyable(address: &Address) -> Result<(), Status> {
+    let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
+    let mut found =
+        found.map_err(|e| Status::bad_request(format!("lookup {}: {e}", address.host)))?.peekable();
+    if found.peek().is_none() {
+        return Err(Status::bad_request("no addresses for hostname"));
+    }
+    if found.all(|a| is_global_unicast(a.ip())) {
+        Ok(())
+    } else {
+        Err(Status::bad_request("address not allowed"))
+    }
 }
 
 /// A pod's own address.

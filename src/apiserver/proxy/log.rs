@@ -41,7 +41,11 @@ pub async fn answer(
         return Ok(empty);
     }
     let address = location::kubelet(server, &caller, node).await?;
-    let path = format!("/containerLogs/{}/{}/{container}?{}", target.namespace, target.name, query(&options));
+    let mut path = format!("/containerLogs/{}/{}/{container}", target.namespace, target.name);
+    if !options.is_empty() {
+        path.push('?');
+        path.push_str(&query(&options));
+    }
     let request = Request::get(&path)
         .header(http::header::HOST, address.authority())
         .body(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync())
