@@ -39,6 +39,7 @@ mod networking;
 mod node;
 mod policy;
 pub mod rbac;
+mod resource;
 mod scheduling;
 mod storage;
 

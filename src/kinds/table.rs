@@ -3,7 +3,8 @@
 use crate::strategy::Strategy;
 use crate::{
     admissionregistration, apiextensions, apiregistration, apps, autoscaling, batch, certificates,
-    coordination, core, discovery, flowcontrol, networking, node, policy, rbac, scheduling, storage,
+    coordination, core, discovery, flowcontrol, networking, node, policy, rbac, resource, scheduling,
+    storage,
 };
 
 /// A row: names, hub version, whether validation is complete, behaviour.
@@ -147,5 +148,9 @@ pub static ROWS: &[Entry] = &[
     full("rbac.authorization.k8s.io", "clusterroles", "v1", &rbac::role::ClusterRole),
     full("rbac.authorization.k8s.io", "rolebindings", "v1", &rbac::binding::RoleBinding),
     full("rbac.authorization.k8s.io", "clusterrolebindings", "v1", &rbac::binding::ClusterRoleBinding),
+    part("resource.k8s.io", "resourceclaims", "v1", &resource::Claim),
+    part("resource.k8s.io", "resourceclaimtemplates", "v1", &resource::ClaimTemplate),
+    part("resource.k8s.io", "deviceclasses", "v1", &resource::Class),
+    part("resource.k8s.io", "resourceslices", "v1", &resource::Slice),
     full("scheduling.k8s.io", "priorityclasses", "v1", &scheduling::priority_class::PriorityClass),
 ];
