@@ -310,22 +310,8 @@ pub fn listing(listing: &Listing, style: &Style) -> Result<Answer, Status> {
     let Frame { head, tail } = frame::list(form, &gvk, &meta, len);
     let mut parts = Vec::with_capacity(2 * bodies.len() + 3);
     parts.push(head);
-    let typed = match &accepted.transform {
-        Some(Transform::Partial { version }) if form == frame::Form::Members => Some(version),
-        _ => None,
-    };
     for (i, body) in bodies.into_iter().enumerate() {
-        match typed {
-            // Of these lists upstream's items say what they are; protobuf has no place for it.
-            Some(version) => {
-                let comma = if i == 0 { "" } else { "," };
-                let head = format!(
-                    "{comma}{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/{version}\","
-                );
-                parts.push(head.into());
-            }
-            None => parts.push(frame::item_head(&body, i)),
-        }
+        parts.push(frame::item_head(&body, i));
         parts.push(body.bytes);
     }
     parts.push(tail);

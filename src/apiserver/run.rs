@@ -3,6 +3,9 @@
 //! The listener is open before the start-up objects are made: `/readyz` tells when they are. At the end: `/readyz` fails,
 //! then (after `--shutdown-delay-duration`) the listener closes, watches end, requests under way are finished, within a bound.
 
+mod certificates;
+mod identity;
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,19 +13,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
-use copepod_access::authn::Anonymous;
-use copepod_access::bootstrap_token::BootstrapTokens;
-use copepod_access::rbac::Rbac;
-use copepod_access::service_account::{Issuer, PublicKeys, ServiceAccountTokens, SigningKey};
-use copepod_access::token_file::TokenFile;
-use copepod_access::x509::{ClientCertificates, FrontProxy};
-use copepod_access::{AuthenticatorChain, AuthorizerChain, TokenAuthenticator};
-use copepod_admission::AdmissionChain;
-use copepod_meta::{Lister, Writer};
-use copepod_registry::{Deciders, Registry};
+use copepod_access::service_account::PublicKeys;
+use copepod_access::{AuthenticatorChain, AuthorizerChain};
+use copepod_registry::Registry;
 use copepod_serve::features::{FeatureGates, Gate, Maturity};
 use copepod_serve::health::{Flag, Health};
-use copepod_serve::tls::{SniFiles, TlsFiles, TlsSettings};
+use copepod_serve::tls::TlsSettings;
 use copepod_serve::{Limits, Shutdown, Transport};
 use copepod_store::Store;
 use copepod_store::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -31,6 +27,8 @@ use http::Request;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use self::certificates::{reload_certificates, tls_files};
+use self::identity::{Identity, decide, refuse_all};
 use crate::bootstrap::{self, Access, Own};
 use crate::discovery::Discovery;
 use crate::filters::{self, InFlight};
@@ -39,14 +37,10 @@ use crate::openapi::OpenApi;
 use crate::options::Options;
 use crate::proxy::{Backends, KubeletFiles};
 use crate::server::{BODY_BYTES_MAX, Config, Server};
-use crate::tokens::{Reviewer, Rules, Signer};
 use crate::version;
 
 /// Encoded bodies beyond the stored form, all resources together.
 const BODY_CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Certificates are read again so often; a file system event could be missed (network mounts, bind mounts).
-/// upstream: server/dynamiccertificates FileRefreshDuration
-const CERTIFICATE_RELOAD: Duration = Duration::from_secs(60);
 
 /// The store has to answer within; upstream: --etcd-healthcheck-timeout.
 const STORE_ANSWER: Duration = Duration::from_secs(2);
@@ -262,32 +256,6 @@ async fn watch_store(store: Arc<dyn Store>, answers: Arc<AtomicBool>, shutdown: 
     }
 }
 
-async fn reload_certificates(tls: Arc<TlsSettings>, shutdown: Shutdown) {
-    let stamp = |paths: &[PathBuf]| -> Vec<Option<std::time::SystemTime>> {
-        paths.iter().map(|p| std::fs::metadata(p).and_then(|m| m.modified()).ok()).collect()
-    };
-    let paths = tls.paths();
-    let mut seen = stamp(&paths);
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(CERTIFICATE_RELOAD) => {}
-        }
-        let now = stamp(&paths);
-        if now == seen {
-            continue;
-        }
-        match tls.reload() {
-            Ok(()) => {
-                seen = now;
-                tracing::info!("certificates were read again");
-            }
-            // Half-written files: the old ones stay in use, the next round looks again.
-            Err(error) => tracing::error!(%error, "changed certificates cannot be used"),
-        }
-    }
-}
-
 static FEATURES: OnceLock<FeatureGates> = OnceLock::new();
 
 fn feature(name: &str) -> bool {
@@ -359,166 +327,6 @@ fn registry_config(options: &Options, store: Arc<dyn Store>) -> copepod_registry
         event_ttl: options.storage.event_ttl.0,
         body_cache_bytes_max: BODY_CACHE_BYTES_MAX,
     }
-}
-
-/// Keys and files that say who is who.
-struct Identity {
-    keys: Option<PublicKeys>,
-    client_ca: Option<Vec<u8>>,
-    front_proxy_ca: Option<Vec<u8>>,
-}
-
-impl Identity {
-    fn load(options: &Options) -> Result<Identity, StartError> {
-        let authentication = &options.authentication;
-        let key_file = authentication.service_account_signing_key_file.as_deref();
-        if key_file.is_none() || authentication.service_account_issuer.is_empty() {
-            return Err(flag(
-                "service-account-issuer and service-account-signing-key-file are required flags",
-            ));
-        }
-        let mut keys = PublicKeys::default();
-        let mut files: Vec<&Path> =
-            authentication.service_account_key_file.iter().map(PathBuf::as_path).collect();
-        if files.is_empty() {
-            files.extend(key_file);
-        }
-        for path in files {
-            keys.add_pem(&read(path)?).map_err(|e| flag(format!("{}: {e}", path.display())))?;
-        }
-        Ok(Identity {
-            keys: Some(keys),
-            client_ca: authentication.client_ca_file.as_deref().map(read).transpose()?,
-            front_proxy_ca: authentication.requestheader_client_ca_file.as_deref().map(read).transpose()?,
-        })
-    }
-}
-
-type Decided = (Deciders, Arc<AuthenticatorChain>, Arc<AuthorizerChain>);
-
-fn decide(
-    options: &Options,
-    identity: &Identity,
-    lister: Arc<dyn Lister>,
-    writer: Arc<dyn Writer>,
-) -> Result<Decided, StartError> {
-    let authenticator = Arc::new(authenticator(options, identity, &lister)?);
-    let modes = match options.authorization.authorization_mode.as_slice() {
-        [] => vec!["AlwaysAllow".to_string()],
-        modes => modes.to_vec(),
-    };
-    let authorizer = Arc::new(AuthorizerChain::from_modes(&modes, lister.clone()).map_err(flag)?);
-    let admission = AdmissionChain::new(&copepod_admission::Config {
-        lister: lister.clone(),
-        writer,
-        enable: options.authorization.enable_admission_plugins.clone(),
-        disable: options.authorization.disable_admission_plugins.clone(),
-    });
-    let deciders = Deciders {
-        admission: Arc::new(admission.map_err(flag)?),
-        authorizer: authorizer.clone(),
-        rules: Arc::new(Rules(Rbac::new(lister))),
-        tokens: Arc::new(Reviewer(authenticator.clone())),
-        issuer: Some(Arc::new(signer(options)?)),
-    };
-    Ok((deciders, authenticator, authorizer))
-}
-
-/// For a registry that is never used because its deciders could not be made.
-fn refuse_all(lister: Arc<dyn Lister>) -> Deciders {
-    struct Nothing;
-    impl copepod_meta::Admission for Nothing {
-        fn handles(&self, _operation: copepod_meta::Operation) -> bool {
-            false
-        }
-        fn admit<'a>(
-            &'a self,
-            _request: &'a mut copepod_meta::AdmissionRequest<'_>,
-        ) -> copepod_meta::BoxFuture<'a, Result<(), copepod_meta::Status>> {
-            Box::pin(std::future::ready(Err(copepod_meta::Status::service_unavailable("not started"))))
-        }
-        fn validate<'a>(
-            &'a self,
-            request: &'a mut copepod_meta::AdmissionRequest<'_>,
-        ) -> copepod_meta::BoxFuture<'a, Result<(), copepod_meta::Status>> {
-            self.admit(request)
-        }
-    }
-    let rbac = || Arc::new(Rbac::new(lister.clone()));
-    Deciders {
-        admission: Arc::new(Nothing),
-        authorizer: rbac(),
-        rules: Arc::new(Rules(Rbac::new(lister.clone()))),
-        tokens: Arc::new(Reviewer(Arc::new(AuthenticatorChain::new(Anonymous::Disabled)))),
-        issuer: None,
-    }
-}
-
-fn api_audiences(options: &Options) -> Vec<String> {
-    match options.authentication.api_audiences.as_slice() {
-        [] => options.authentication.service_account_issuer.first().cloned().into_iter().collect(),
-        audiences => audiences.to_vec(),
-    }
-}
-
-fn authenticator(
-    options: &Options,
-    identity: &Identity,
-    lister: &Arc<dyn Lister>,
-) -> Result<AuthenticatorChain, StartError> {
-    let flags = &options.authentication;
-    let anonymous = match (flags.anonymous_auth, flags.anonymous_paths.as_slice()) {
-        (false, _) => Anonymous::Disabled,
-        (true, []) => Anonymous::Everywhere,
-        (true, paths) => Anonymous::Paths(paths.to_vec()),
-    };
-    let mut chain = AuthenticatorChain::new(anonymous);
-    if let Some(pem) = &identity.front_proxy_ca {
-        chain.front_proxy = Some(FrontProxy {
-            certificates: ClientCertificates::from_pem(pem).map_err(flag)?,
-            allowed_names: flags.requestheader_allowed_names.clone(),
-            username_headers: flags.requestheader_username_headers.clone(),
-            uid_headers: flags.requestheader_uid_headers.clone(),
-            group_headers: flags.requestheader_group_headers.clone(),
-            extra_headers_prefix: flags.requestheader_extra_headers_prefix.clone(),
-        });
-    }
-    if let Some(pem) = &identity.client_ca {
-        chain.client_certificates = Some(Arc::new(ClientCertificates::from_pem(pem).map_err(flag)?));
-    }
-    let mut tokens: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
-    if let Some(path) = &flags.token_auth_file {
-        let text = String::from_utf8_lossy(&read(path)?).into_owned();
-        tokens.push(Arc::new(TokenFile::parse(&path.display().to_string(), &text).map_err(flag)?));
-    }
-    if let Some(keys) = &identity.keys {
-        tokens.push(Arc::new(ServiceAccountTokens {
-            issuers: flags.service_account_issuer.clone(),
-            api_audiences: api_audiences(options),
-            keys: keys.clone(),
-            lister: lister.clone(),
-            lookup: flags.service_account_lookup,
-        }));
-    }
-    if flags.enable_bootstrap_token_auth {
-        tokens.push(Arc::new(BootstrapTokens { lister: lister.clone() }));
-    }
-    chain.tokens = tokens;
-    Ok(chain)
-}
-
-fn signer(options: &Options) -> Result<Signer, StartError> {
-    let flags = &options.authentication;
-    let path = flags.service_account_signing_key_file.as_deref();
-    let path = path.ok_or_else(|| flag("service-account-signing-key-file is a required flag"))?;
-    let key = SigningKey::from_pem(&read(path)?).map_err(|e| flag(format!("{}: {e}", path.display())))?;
-    Ok(Signer {
-        issuer: Issuer { url: flags.service_account_issuer.first().cloned().unwrap_or_default(), key },
-        audiences: api_audiences(options),
-        extend: flags.service_account_extend_token_expiration,
-        expiration_seconds_max: i64::try_from(flags.service_account_max_token_expiration.0.as_secs())
-            .unwrap_or(0),
-    })
 }
 
 fn config(
@@ -643,66 +451,6 @@ async fn listen(options: &Options) -> Result<TcpListener, StartError> {
 fn listen_error(options: &Options, source: std::io::Error) -> StartError {
     let address = SocketAddr::new(options.serving.bind_address, options.serving.secure_port);
     StartError::Listen { address, source }
-}
-
-fn tls_files(options: &Options) -> Result<TlsFiles, StartError> {
-    let serving = &options.serving;
-    let default = match (&serving.tls_cert_file, &serving.tls_private_key_file) {
-        (Some(certificate), Some(key)) => (certificate.clone(), key.clone()),
-        (None, None) => own_certificate(options)?,
-        _ => return Err(flag("--tls-cert-file and --tls-private-key-file go together")),
-    };
-    let sni: Result<Vec<SniFiles>, StartError> =
-        serving.tls_sni_cert_key.iter().map(|s| sni_files(s)).collect();
-    let authentication = &options.authentication;
-    let authorities = [&authentication.client_ca_file, &authentication.requestheader_client_ca_file];
-    Ok(TlsFiles {
-        default,
-        sni: sni?,
-        client_ca: authorities.into_iter().flatten().cloned().collect(),
-        min_version: serving.tls_min_version.clone(),
-        cipher_suites: serving.tls_cipher_suites.clone(),
-        http2: !serving.disable_http2_serving,
-    })
-}
-
-/// `certificate,key:name,name`
-fn sni_files(text: &str) -> Result<SniFiles, StartError> {
-    let (files, names) = text.split_once(':').unwrap_or((text, ""));
-    let Some((certificate, key)) = files.split_once(',') else {
-        return Err(flag("expected comma separated certificate and key file paths"));
-    };
-    let names: Vec<String> = names.split(',').filter(|n| !n.is_empty()).map(str::to_string).collect();
-    if names.is_empty() {
-        return Err(flag(
-            "--tls-sni-cert-key needs the names that the certificate is for: certificate,key:name",
-        ));
-    }
-    Ok(SniFiles { certificate: certificate.into(), key: key.into(), names })
-}
-
-/// A certificate of our own making in `--cert-dir`, as upstream makes one.
-fn own_certificate(options: &Options) -> Result<(PathBuf, PathBuf), StartError> {
-    let folder = &options.serving.cert_dir;
-    std::fs::create_dir_all(folder).map_err(|source| StartError::File { path: folder.clone(), source })?;
-    let authority = copepod_pki::Authority::ensure(folder, "apiserver-ca", "copepod-apiserver-ca")?;
-    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
-    let names: Vec<String> = names.map(String::from).to_vec();
-    let service = options.misc.service_cluster_ip_range.first().and_then(|r| r.hosts().next());
-    let addresses: Vec<IpAddr> =
-        [IpAddr::from([127, 0, 0, 1]), advertise_address(options)].into_iter().chain(service).collect();
-    authority.ensure_leaf(
-        folder,
-        &copepod_pki::Leaf {
-            file: "apiserver",
-            common_name: "copepod-apiserver",
-            organization: None,
-            usage: copepod_pki::Usage::Server,
-            names: &names,
-            addresses: &addresses,
-        },
-    )?;
-    Ok((folder.join("apiserver.crt"), folder.join("apiserver.key")))
 }
 
 type Checks = Vec<(&'static str, Flag)>;
