@@ -15,8 +15,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::StreamExt;
+use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
@@ -25,6 +27,40 @@ use serde::de::DeserializeOwned;
 
 use crate::Shutdown;
 use crate::object::{Key, MetaExt};
+
+/// First wait of a watch that failed.
+const RETRY_BASE: Duration = Duration::from_millis(200);
+/// Longest wait: a server that comes back is noticed within seconds.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// A watch that held so long begins with the first wait again.
+const RETRY_RESET: Duration = Duration::from_secs(10);
+
+/// Waits between the tries of a watch: doubled each time, with jitter so that watches do not come back all at once.
+#[derive(Debug, Default)]
+pub struct WatchBackoff {
+    failures: u32,
+}
+
+/// The back-off of every watch.
+pub fn watch_backoff() -> ResetTimerBackoff<WatchBackoff> {
+    ResetTimerBackoff::new(WatchBackoff::default(), RETRY_RESET)
+}
+
+impl Iterator for WatchBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let doubled = RETRY_BASE.saturating_mul(1 << self.failures.min(16));
+        self.failures += 1;
+        Some(doubled.min(RETRY_MAX).mul_f64(0.5 + 0.5 * rand::random::<f64>()))
+    }
+}
+
+impl Backoff for WatchBackoff {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
 
 /// What an informer can hold.
 pub trait Cached: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
@@ -220,7 +256,7 @@ impl<K: Cached> Informer<K> {
         K::DynamicType: Send,
     {
         self.started.store(true, Ordering::Relaxed);
-        let mut events = std::pin::pin!(watch(api, config.streaming_lists()).default_backoff());
+        let mut events = std::pin::pin!(watch(api, config.streaming_lists()).backoff(watch_backoff()));
         let mut listed = HashMap::new();
         let keep = |mut object: K| {
             object.meta_mut().managed_fields = None;
@@ -429,6 +465,15 @@ mod tests {
         assert_eq!(keys("b"), ["b/z".into()]);
         assert!(keys("c").is_empty());
         assert_eq!(informer.state.read().indexes[0].keys.len(), 2, "empty buckets are dropped");
+    }
+
+    #[test]
+    fn a_failed_watch_waits_longer_each_time_but_never_long() {
+        let waits: Vec<u128> = watch_backoff().take(8).map(|wait| wait.as_millis()).collect();
+        for (at, wait) in waits.iter().enumerate() {
+            let most = (200 << at).min(5000);
+            assert!((most / 2..=most).contains(wait), "{waits:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use copepod_client::Shutdown;
+use copepod_client::informer::watch_backoff;
 use copepod_client::object::MetaExt;
 use copepod_client::rest::ResourceType;
 use futures::StreamExt;
@@ -101,7 +102,7 @@ async fn follow(shell: &Shell, discovered: &Discovered, synced: &watch::Sender<b
     };
     let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(shell.client.clone(), &dynamic);
     let config = watcher::Config::default().streaming_lists();
-    let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+    let mut events = std::pin::pin!(watcher::watcher(api, config).backoff(watch_backoff()));
     let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
         match event {

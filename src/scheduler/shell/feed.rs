@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use copepod_client::informer::Cached;
+use copepod_client::informer::{Cached, watch_backoff};
 use copepod_client::object::{Key, MetaExt};
 use copepod_client::{Client, Shutdown};
 use futures::StreamExt;
@@ -55,7 +55,7 @@ async fn feed<K: Cached>(
 ) where
     K::DynamicType: Send,
 {
-    let mut events = std::pin::pin!(watcher(api, config.streaming_lists()).default_backoff());
+    let mut events = std::pin::pin!(watcher(api, config.streaming_lists()).backoff(watch_backoff()));
     let mut listed = HashSet::new();
     let mut first = true;
     while let Some(event) = events.next().await {
