@@ -47,6 +47,9 @@ struct Shell {
 struct Heard {
     word: String,
     at: Instant,
+    /// Whether it was ready when last looked at: only the change to not ready touches pods, so that this controller
+    /// and a kubelet that is alive never contradict each other for long.
+    was_ready: bool,
 }
 
 /// Starts the controller.
@@ -111,8 +114,9 @@ impl Shell {
         if plan::status(&node.status.conditions, "Ready") == "Unknown" {
             self.keep_taints(&node).await?;
         }
-        if matches!(plan::status(&node.status.conditions, "Ready"), "False" | "Unknown") {
+        if self.became_not_ready(key, &node) {
             self.mark_pods_not_ready(&node).await?;
+            self.note_readiness(key, &node);
         }
         Ok(match grace.checked_sub(silent_for) {
             Some(left) if !left.is_zero() => Next::After(left),
@@ -132,11 +136,32 @@ impl Shell {
         let word = format!("{renewed} {:?}", beat.map(|time| time.0));
         let mut heard = self.heard.lock();
         let now = Instant::now();
-        let known = heard.entry(key.clone()).or_insert_with(|| Heard { word: word.clone(), at: now });
+        let known = heard.entry(key.clone()).or_insert_with(|| Heard {
+            word: word.clone(),
+            at: now,
+            was_ready: plan::status(&node.status.conditions, "Ready") == "True",
+        });
         if known.word != word {
-            *known = Heard { word, at: now };
+            known.word = word;
+            known.at = now;
         }
         now.duration_since(known.at)
+    }
+
+    /// Whether a node that was ready is not any more. Notes that one is ready; the other change is noted when its work
+    /// is done ([`Self::note_readiness`]), so that a failed turn is repeated.
+    fn became_not_ready(&self, key: &Key, node: &Node) -> bool {
+        let ready = plan::status(&node.status.conditions, "Ready");
+        let mut heard = self.heard.lock();
+        let Some(known) = heard.get_mut(key) else { return false };
+        known.was_ready |= ready == "True";
+        known.was_ready && matches!(ready, "False" | "Unknown")
+    }
+
+    fn note_readiness(&self, key: &Key, node: &Node) {
+        if let Some(known) = self.heard.lock().get_mut(key) {
+            known.was_ready = plan::status(&node.status.conditions, "Ready") == "True";
+        }
     }
 
     /// upstream: node_lifecycle_controller.go tryUpdateNodeHealth
