@@ -19,8 +19,9 @@ ok '^20[0-9-]+T[0-9:.]+Z line 1$' k logs talk -c a --timestamps
 ok 'line 1' k logs talk -c a --since=10m
 ok 'line 1' k logs talk -c a --limit-bytes=100
 k logs talk -c a -f >/tmp/$NS.follow &
+follow=$!
 soon '^later$' cat /tmp/$NS.follow
-kill %1
+kill $follow
 rm -f /tmp/$NS.follow
 no 'container nope is not valid for pod talk' k logs talk -c nope
 no 'previous terminated container "a" in pod "talk" not found' k logs talk -c a --previous
