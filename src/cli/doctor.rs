@@ -2,7 +2,7 @@
 
 use crate::containerd::{CNI_PLUGINS, can_raise_limits, cni_dir};
 use crate::layout::Layout;
-use crate::settings::Settings;
+use crate::settings::{DEFAULT_PORTS, Settings};
 use crate::units;
 use anyhow::bail;
 use std::net::TcpListener;
@@ -97,7 +97,8 @@ fn root() -> Result<String, String> {
     }
 }
 
-fn findings(layout: &Layout) -> anyhow::Result<Vec<Finding>> {
+/// What `settings` need of the machine; `None`: those of a first `up` without flags.
+fn findings(layout: &Layout, settings: Option<&Settings>) -> anyhow::Result<Vec<Finding>> {
     let mut out = vec![
         needed("runs as root", root()),
         needed("containerd", program("containerd", "containerd")),
@@ -125,20 +126,22 @@ fn findings(layout: &Layout) -> anyhow::Result<Vec<Finding>> {
             },
         ),
     ];
-    let ports = match Settings::read(layout)? {
-        Some(s) => [s.secure_port, s.kubelet_port, s.controller_manager_port, s.scheduler_port],
-        None => [6443, 10250, 10257, 10259],
+    let ports = match settings {
+        Some(settings) => settings.ports(),
+        None => DEFAULT_PORTS.map(|port| ("copepod", port)).to_vec(),
     };
-    let up = units::running(layout, "copepod")?.is_some() || units::running(layout, "apiserver")?.is_some();
-    if !up {
-        out.extend(ports.into_iter().map(|p| needed(&format!("port {p}"), port(p))));
+    for (unit, number) in ports {
+        // A unit that runs holds its own port, whatever became of the others.
+        if units::running(layout, unit)?.is_none() {
+            out.push(needed(&format!("port {number} for {unit}"), port(number)));
+        }
     }
     Ok(out)
 }
 
 /// `copepod doctor`
 pub fn run(layout: &Layout) -> anyhow::Result<()> {
-    let findings = findings(layout)?;
+    let findings = findings(layout, Settings::read(layout)?.as_ref())?;
     for finding in &findings {
         match (&finding.state, finding.needed) {
             (Ok(state), _) => println!("ok       {}: {state}", finding.what),
@@ -153,9 +156,9 @@ pub fn run(layout: &Layout) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What `up` cannot do without; an error that names each and its command.
-pub fn require(layout: &Layout) -> anyhow::Result<()> {
-    let lines: Vec<String> = findings(layout)?
+/// What `up` with these settings cannot do without; an error that names each and its command.
+pub fn require(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
+    let lines: Vec<String> = findings(layout, Some(settings))?
         .into_iter()
         .filter(|f| f.needed)
         .filter_map(|f| f.state.err().map(|mend| format!("  {}: {mend}", f.what)))

@@ -26,6 +26,9 @@ pub enum Storage {
     },
 }
 
+/// Ports of API server, kubelet, controller manager and scheduler unless `up` is told others.
+pub const DEFAULT_PORTS: [u16; 4] = [6443, 10250, 10257, 10259];
+
 /// The settings of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -81,6 +84,22 @@ impl Settings {
         Ok(files::write(&layout.settings(), text.as_bytes(), Mode::Public)?)
     }
 
+    /// Each port that the cluster listens on, with the unit that does.
+    pub fn ports(&self) -> Vec<(&'static str, u16)> {
+        let components = [
+            ("apiserver", self.secure_port),
+            ("kubelet", self.kubelet_port),
+            ("controller-manager", self.controller_manager_port),
+            ("scheduler", self.scheduler_port),
+        ];
+        let unit = |name| if self.separate { name } else { "copepod" };
+        let mut out: Vec<_> = components.into_iter().map(|(name, port)| (unit(name), port)).collect();
+        if let Storage::Etcd { port, .. } = self.storage {
+            out.extend([("etcd", port), ("etcd", port.saturating_add(1))]);
+        }
+        out
+    }
+
     /// The cgroup of this cluster's pods: named after the bridge, so that two clusters on a machine do not meet.
     pub fn cgroup_root(&self) -> String {
         format!("/{}", self.bridge)
@@ -93,5 +112,47 @@ impl Settings {
             one => one,
         };
         format!("https://{}", std::net::SocketAddr::new(host, self.secure_port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(separate: bool, storage: Storage) -> Settings {
+        Settings {
+            node_name: "n".into(),
+            node_ip: [192, 0, 2, 1].into(),
+            bind_address: [0, 0, 0, 0].into(),
+            secure_port: 1,
+            kubelet_port: 2,
+            controller_manager_port: 3,
+            scheduler_port: 4,
+            storage,
+            separate,
+            pod_cidr: "10.244.0.0/24".into(),
+            service_cidr: "10.96.0.0/12".into(),
+            bridge: "b".into(),
+            domain: "cluster.local".into(),
+            context: "c".into(),
+        }
+    }
+
+    /// A component that was killed is started again while the others hold their ports.
+    #[test]
+    fn a_port_belongs_to_the_process_that_listens() {
+        let one = settings(false, Storage::Embedded).ports();
+        assert_eq!(one, [("copepod", 1), ("copepod", 2), ("copepod", 3), ("copepod", 4)]);
+        let etcd = Storage::Etcd { program: "etcd".into(), port: 5 };
+        let many = settings(true, etcd).ports();
+        let want = [
+            ("apiserver", 1),
+            ("kubelet", 2),
+            ("controller-manager", 3),
+            ("scheduler", 4),
+            ("etcd", 5),
+            ("etcd", 6),
+        ];
+        assert_eq!(many, want);
     }
 }

@@ -2,7 +2,7 @@
 //! as once.
 
 use crate::layout::Layout;
-use crate::settings::{Settings, Storage};
+use crate::settings::{DEFAULT_PORTS, Settings, Storage};
 use crate::units::{self, Unit};
 use crate::{components, containerd, doctor, image, kubeconfig};
 use anyhow::{Context as _, bail};
@@ -109,15 +109,15 @@ fn service_address(cidr: &str) -> anyhow::Result<IpAddr> {
 impl Up {
     /// Runs the command.
     pub fn run(&self, layout: &Layout) -> anyhow::Result<()> {
-        doctor::require(layout)?;
         let started = Instant::now();
-        for dir in ["run", "log", "kubeconfig", "containerd", "cni", "manifests", "kubelet", "store"] {
-            files::private_dir(&layout.join(dir))?;
-        }
         let before = Settings::read(layout)?;
         let settings = self.settings(before.clone())?;
         if let Some(before) = before.filter(|b| *b != settings) {
             self.refuse_changes_while_running(layout, &before)?;
+        }
+        doctor::require(layout, &settings)?;
+        for dir in ["run", "log", "kubeconfig", "containerd", "cni", "manifests", "kubelet", "store"] {
+            files::private_dir(&layout.join(dir))?;
         }
         settings.save(layout)?;
         self.prepare(layout, &settings)?;
@@ -150,10 +150,10 @@ impl Up {
                 node_name: host_name()?,
                 node_ip: default_address(),
                 bind_address: [0, 0, 0, 0].into(),
-                secure_port: 6443,
-                kubelet_port: 10250,
-                controller_manager_port: 10257,
-                scheduler_port: 10259,
+                secure_port: DEFAULT_PORTS[0],
+                kubelet_port: DEFAULT_PORTS[1],
+                controller_manager_port: DEFAULT_PORTS[2],
+                scheduler_port: DEFAULT_PORTS[3],
                 storage: Storage::Embedded,
                 separate: self.separate,
                 pod_cidr: "10.244.0.0/24".into(),
