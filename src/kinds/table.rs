@@ -32,7 +32,6 @@ const fn full(
 }
 
 /// Prepared, defaulted and printed as upstream does; validation has gaps.
-#[allow(dead_code, reason = "rows come and go here as validation is completed")]
 const fn part(
     group: &'static str,
     plural: &'static str,
@@ -146,8 +145,13 @@ pub static ROWS: &[Entry] = &[
     ),
     full("rbac.authorization.k8s.io", "roles", "v1", &rbac::role::Role),
     full("rbac.authorization.k8s.io", "clusterroles", "v1", &rbac::role::ClusterRole),
-    full("rbac.authorization.k8s.io", "rolebindings", "v1", &rbac::binding::RoleBinding),
-    full("rbac.authorization.k8s.io", "clusterrolebindings", "v1", &rbac::binding::ClusterRoleBinding),
+    full("rbac.authorization.k8s.io", "rolebindings", "v1", &rbac::binding::Binding { namespaced: true }),
+    full(
+        "rbac.authorization.k8s.io",
+        "clusterrolebindings",
+        "v1",
+        &rbac::binding::Binding { namespaced: false },
+    ),
     part("resource.k8s.io", "resourceclaims", "v1", &resource::Claim),
     part("resource.k8s.io", "resourceclaimtemplates", "v1", &resource::ClaimTemplate),
     part("resource.k8s.io", "deviceclasses", "v1", &resource::Class),

@@ -87,9 +87,6 @@ impl Strategy for Policy {
 }
 
 impl Strategy for PolicyStatus {
-    fn default(&self, _version: &str, policy: &mut Value) {
-        default(policy);
-    }
     fn prepare_update(&self, _cx: &Context, policy: &mut Value, old: &Value) {
         keep(policy, old, "spec");
         metadata::reset_for_status(policy, old);

@@ -104,9 +104,6 @@ impl Strategy for CustomResourceDefinition {
 }
 
 impl Strategy for CustomResourceDefinitionStatus {
-    fn default(&self, _version: &str, crd: &mut Value) {
-        default(crd);
-    }
     fn prepare_update(&self, _cx: &Context, crd: &mut Value, old: &Value) {
         keep(crd, old, "spec");
     }

@@ -115,15 +115,6 @@ impl Strategy for DaemonSet {
 }
 
 impl Strategy for DaemonSetStatus {
-    fn default(&self, _version: &str, object: &mut Value) {
-        default(object);
-    }
-    fn to_hub(&self, version: &str, object: &mut Value) {
-        DaemonSet.to_hub(version, object);
-    }
-    fn from_hub(&self, version: &str, object: &mut Value) {
-        DaemonSet.from_hub(version, object);
-    }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
         keep(object, old, "spec");
         set_template_generation(object, template_generation(old));

@@ -97,15 +97,6 @@ impl Strategy for Deployment {
 }
 
 impl Strategy for DeploymentStatus {
-    fn default(&self, _version: &str, object: &mut Value) {
-        default(object);
-    }
-    fn to_hub(&self, _version: &str, object: &mut Value) {
-        super::convert_template(object);
-    }
-    fn from_hub(&self, _version: &str, object: &mut Value) {
-        super::convert_template(object);
-    }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
         keep(object, old, "spec");
         match old.at(&["metadata", "labels"]) {
@@ -143,13 +134,7 @@ fn validate(object: &Value, opts: &Options, e: &mut ErrorList) {
     let root = At::root(object);
     let spec = root.get("spec");
     spec.get("replicas").not_negative(e);
-    let at = spec.get("selector");
-    match super::selector(at, "empty selector is invalid for deployment", e) {
-        Some(selector) => super::replica_template(spec.get("template"), &selector, opts, e),
-        None => {
-            at.invalid_printed(e, print::json(at.value, print::LABEL_SELECTOR), "invalid label selector");
-        }
-    }
+    super::selected_template(spec, opts, e);
     strategy(spec.get("strategy"), e);
     not_negative(spec, &["minReadySeconds", "revisionHistoryLimit"], e);
     let deadline = spec.get("progressDeadlineSeconds");

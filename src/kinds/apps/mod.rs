@@ -83,8 +83,20 @@ pub(crate) fn forever(at: At, what: &str, e: &mut ErrorList) {
     }
 }
 
+/// Selector and template of a Deployment or a ReplicaSet; the text about an empty selector is the same for both.
+/// upstream: ValidateDeploymentSpec, ValidateReplicaSetSpec
+pub(crate) fn selected_template(spec: At, opts: &Options, e: &mut ErrorList) {
+    let at = spec.get("selector");
+    match selector(at, "empty selector is invalid for deployment", e) {
+        Some(selector) => replica_template(spec.get("template"), &selector, opts, e),
+        None => {
+            at.invalid_printed(e, print::json(at.value, print::LABEL_SELECTOR), "invalid label selector");
+        }
+    }
+}
+
 /// upstream: ValidatePodTemplateSpecForReplicaSet
-pub(crate) fn replica_template(at: At, selector: &LabelSelector, opts: &Options, e: &mut ErrorList) {
+fn replica_template(at: At, selector: &LabelSelector, opts: &Options, e: &mut ErrorList) {
     labels_match(selector, at, e);
     template::validate(at, opts, e);
     forever(at, "ReplicaSet", e);

@@ -8,8 +8,8 @@ use crate::check::At;
 use crate::core::pod::defaults::fill_nil;
 use crate::core::pod::options::Options;
 use crate::generic::{bump_generation_if_changed, clear_status, keep};
+use crate::metadata;
 use crate::strategy::{Column, Context, Row, Strategy};
-use crate::{metadata, print};
 
 /// The strategy.
 pub struct ReplicaSet;
@@ -58,17 +58,7 @@ impl Strategy for ReplicaSet {
         cells::columns("apps/ReplicaSet")
     }
     fn row(&self, cx: &Context, object: &Value) -> Row {
-        let (names, images) = cells::containers(object.at(&["spec", "template", "spec"]));
-        cells::row([
-            cells::name(object),
-            object.int_at(&["spec", "replicas"]).into(),
-            object.int_at(&["status", "replicas"]).into(),
-            object.int_at(&["status", "readyReplicas"]).into(),
-            cells::age(cx, object),
-            names,
-            images,
-            cells::selector(object.at(&["spec", "selector"])).into(),
-        ])
+        replica_row(cx, object, cells::selector(object.at(&["spec", "selector"])))
     }
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["status.replicas"]
@@ -82,15 +72,6 @@ impl Strategy for ReplicaSet {
 }
 
 impl Strategy for ReplicaSetStatus {
-    fn default(&self, _version: &str, object: &mut Value) {
-        default(object);
-    }
-    fn to_hub(&self, _version: &str, object: &mut Value) {
-        super::convert_template(object);
-    }
-    fn from_hub(&self, _version: &str, object: &mut Value) {
-        super::convert_template(object);
-    }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
         keep(object, old, "spec");
     }
@@ -101,6 +82,21 @@ impl Strategy for ReplicaSetStatus {
     fn reset_fields(&self) -> &'static [&'static [&'static str]] {
         &[&["spec"]]
     }
+}
+
+/// The row of a ReplicaSet or a ReplicationController, whose selectors differ.
+pub(crate) fn replica_row(cx: &Context, object: &Value, selector: String) -> Row {
+    let (names, images) = cells::containers(object.at(&["spec", "template", "spec"]));
+    cells::row([
+        cells::name(object),
+        object.int_at(&["spec", "replicas"]).into(),
+        object.int_at(&["status", "replicas"]).into(),
+        object.int_at(&["status", "readyReplicas"]).into(),
+        cells::age(cx, object),
+        names,
+        images,
+        selector.into(),
+    ])
 }
 
 /// Of a ReplicaSet or a ReplicationController. upstream: ValidateReplicaSetStatus
@@ -122,11 +118,5 @@ fn validate(object: &Value, opts: &Options, e: &mut ErrorList) {
     let root = At::root(object);
     let spec = root.get("spec");
     not_negative(spec, &["replicas", "minReadySeconds"], e);
-    let at = spec.get("selector");
-    match super::selector(at, "empty selector is invalid for deployment", e) {
-        Some(selector) => super::replica_template(spec.get("template"), &selector, opts, e),
-        None => {
-            at.invalid_printed(e, print::json(at.value, print::LABEL_SELECTOR), "invalid label selector");
-        }
-    }
+    super::selected_template(spec, opts, e);
 }

@@ -144,15 +144,6 @@ fn drop_disabled(object: &mut Value) {
 }
 
 impl Strategy for StatefulSetStatus {
-    fn default(&self, _version: &str, object: &mut Value) {
-        default(object);
-    }
-    fn to_hub(&self, _version: &str, object: &mut Value) {
-        super::convert_template(object);
-    }
-    fn from_hub(&self, _version: &str, object: &mut Value) {
-        super::convert_template(object);
-    }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
         keep(object, old, "spec");
     }

@@ -135,15 +135,6 @@ impl Strategy for HorizontalPodAutoscaler {
 }
 
 impl Strategy for HorizontalPodAutoscalerStatus {
-    fn default(&self, version: &str, object: &mut Value) {
-        default(version, object);
-    }
-    fn to_hub(&self, version: &str, object: &mut Value) {
-        to_hub(version, object);
-    }
-    fn from_hub(&self, version: &str, object: &mut Value) {
-        from_hub(version, object);
-    }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
         keep(object, old, "spec");
     }

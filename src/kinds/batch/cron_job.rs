@@ -136,15 +136,6 @@ impl Strategy for CronJob {
 }
 
 impl Strategy for CronJobStatus {
-    fn default(&self, _version: &str, object: &mut Value) {
-        default(object);
-    }
-    fn to_hub(&self, _version: &str, object: &mut Value) {
-        convert(object);
-    }
-    fn from_hub(&self, _version: &str, object: &mut Value) {
-        convert(object);
-    }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
         keep(object, old, "spec");
     }

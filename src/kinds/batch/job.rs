@@ -156,15 +156,6 @@ impl Strategy for Job {
 }
 
 impl Strategy for JobStatus {
-    fn default(&self, _version: &str, job: &mut Value) {
-        default(job);
-    }
-    fn to_hub(&self, _version: &str, job: &mut Value) {
-        apps::convert_template(job);
-    }
-    fn from_hub(&self, _version: &str, job: &mut Value) {
-        apps::convert_template(job);
-    }
     fn prepare_update(&self, _cx: &Context, job: &mut Value, old: &Value) {
         keep(job, old, "spec");
     }

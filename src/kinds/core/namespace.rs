@@ -117,9 +117,6 @@ impl Strategy for Namespace {
 }
 
 impl Strategy for NamespaceStatus {
-    fn default(&self, _version: &str, namespace: &mut Value) {
-        default(namespace);
-    }
     fn prepare_update(&self, _cx: &Context, namespace: &mut Value, old: &Value) {
         keep(namespace, old, "spec");
     }
@@ -144,9 +141,6 @@ impl Strategy for NamespaceStatus {
 }
 
 impl Strategy for NamespaceFinalize {
-    fn default(&self, _version: &str, namespace: &mut Value) {
-        default(namespace);
-    }
     fn prepare_update(&self, _cx: &Context, namespace: &mut Value, old: &Value) {
         keep(namespace, old, "status");
     }

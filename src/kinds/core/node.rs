@@ -109,15 +109,6 @@ impl Strategy for Node {
 }
 
 impl Strategy for NodeStatus {
-    fn default(&self, _version: &str, node: &mut Value) {
-        default(node);
-    }
-    fn to_hub(&self, _version: &str, node: &mut Value) {
-        convert(node);
-    }
-    fn from_hub(&self, _version: &str, node: &mut Value) {
-        convert(node);
-    }
     fn prepare_update(&self, _cx: &Context, node: &mut Value, old: &Value) {
         keep(node, old, "spec");
         if old.at(&["status", "config"]).is_null() {

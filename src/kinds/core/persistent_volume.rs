@@ -119,9 +119,6 @@ impl Strategy for PersistentVolume {
 }
 
 impl Strategy for PersistentVolumeStatus {
-    fn default(&self, _version: &str, volume: &mut Value) {
-        default(volume);
-    }
     fn prepare_update(&self, cx: &Context, volume: &mut Value, old: &Value) {
         const TIME: [&str; 2] = ["status", "lastPhaseTransitionTime"];
         keep(volume, old, "spec");

@@ -153,9 +153,6 @@ impl Strategy for PersistentVolumeClaim {
 }
 
 impl Strategy for PersistentVolumeClaimStatus {
-    fn default(&self, _version: &str, claim: &mut Value) {
-        default(claim);
-    }
     fn prepare_update(&self, _cx: &Context, claim: &mut Value, old: &Value) {
         keep(claim, old, "spec");
     }

@@ -69,17 +69,7 @@ impl Strategy for ReplicationController {
         cells::columns("core/ReplicationController")
     }
     fn row(&self, cx: &Context, object: &Value) -> Row {
-        let (names, images) = cells::containers(object.at(&["spec", "template", "spec"]));
-        cells::row([
-            cells::name(object),
-            object.int_at(&["spec", "replicas"]).into(),
-            object.int_at(&["status", "replicas"]).into(),
-            object.int_at(&["status", "readyReplicas"]).into(),
-            cells::age(cx, object),
-            names,
-            images,
-            cells::labels(object.at(&["spec", "selector"])).into(),
-        ])
+        replica_set::replica_row(cx, object, cells::labels(object.at(&["spec", "selector"])))
     }
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["status.replicas"]
@@ -93,15 +83,6 @@ impl Strategy for ReplicationController {
 }
 
 impl Strategy for ReplicationControllerStatus {
-    fn default(&self, _version: &str, object: &mut Value) {
-        default(object);
-    }
-    fn to_hub(&self, _version: &str, object: &mut Value) {
-        apps::convert_template(object);
-    }
-    fn from_hub(&self, _version: &str, object: &mut Value) {
-        apps::convert_template(object);
-    }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
         keep(object, old, "spec");
     }

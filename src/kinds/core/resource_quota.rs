@@ -79,9 +79,6 @@ impl Strategy for ResourceQuota {
 }
 
 impl Strategy for ResourceQuotaStatus {
-    fn default(&self, _version: &str, quota: &mut Value) {
-        default(quota);
-    }
     fn prepare_update(&self, _cx: &Context, quota: &mut Value, old: &Value) {
         keep(quota, old, "spec");
     }

@@ -157,9 +157,6 @@ impl Strategy for Service {
 }
 
 impl Strategy for ServiceStatus {
-    fn default(&self, _version: &str, service: &mut Value) {
-        default(service);
-    }
     fn prepare_update(&self, _cx: &Context, service: &mut Value, old: &Value) {
         keep(service, old, "spec");
     }

@@ -69,9 +69,6 @@ impl Strategy for FlowSchema {
 }
 
 impl Strategy for FlowSchemaStatus {
-    fn default(&self, _version: &str, schema: &mut Value) {
-        default(schema);
-    }
     fn prepare_update(&self, _cx: &Context, schema: &mut Value, old: &Value) {
         keep_metadata(schema, old);
         keep(schema, old, "spec");

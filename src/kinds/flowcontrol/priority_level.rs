@@ -85,9 +85,6 @@ impl Strategy for PriorityLevelConfiguration {
 }
 
 impl Strategy for PriorityLevelConfigurationStatus {
-    fn default(&self, _version: &str, level: &mut Value) {
-        default(level);
-    }
     fn prepare_update(&self, _cx: &Context, level: &mut Value, old: &Value) {
         keep_metadata(level, old);
         keep(level, old, "spec");

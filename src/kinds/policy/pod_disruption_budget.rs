@@ -91,9 +91,6 @@ impl Strategy for PodDisruptionBudget {
 }
 
 impl Strategy for PodDisruptionBudgetStatus {
-    fn to_hub(&self, _version: &str, budget: &mut Value) {
-        strip_old_label(budget);
-    }
     fn prepare_update(&self, _cx: &Context, budget: &mut Value, old: &Value) {
         keep(budget, old, "spec");
     }

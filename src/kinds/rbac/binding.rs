@@ -11,10 +11,11 @@ use crate::metadata::{self, path_segment_name};
 use crate::print;
 use crate::strategy::{Column, Context, Row, Strategy};
 
-/// In a namespace.
-pub struct RoleBinding;
-/// In the cluster.
-pub struct ClusterRoleBinding;
+/// The strategy of both.
+pub struct Binding {
+    /// A RoleBinding, not a ClusterRoleBinding.
+    pub namespaced: bool,
+}
 
 /// upstream: SetDefaults_RoleBinding, SetDefaults_ClusterRoleBinding, SetDefaults_Subject
 fn default(binding: &mut Value) {
@@ -26,7 +27,7 @@ fn default(binding: &mut Value) {
     }
 }
 
-impl Strategy for RoleBinding {
+impl Strategy for Binding {
     fn default(&self, _version: &str, binding: &mut Value) {
         default(binding);
     }
@@ -35,41 +36,16 @@ impl Strategy for RoleBinding {
     }
     fn validate_create(&self, _cx: &Context, binding: &Value, e: &mut ErrorList) {
         metadata::standard_finalizers(binding, e);
-        validate(binding, true, e);
+        validate(binding, self.namespaced, e);
     }
     fn validate_update(&self, _cx: &Context, binding: &Value, old: &Value, e: &mut ErrorList) {
-        validate_update(binding, old, true, e);
+        validate_update(binding, old, self.namespaced, e);
     }
     fn allow_create_on_update(&self) -> bool {
         true
     }
     fn columns(&self) -> &'static [Column] {
-        cells::columns("rbac/RoleBinding")
-    }
-    fn row(&self, cx: &Context, binding: &Value) -> Row {
-        row(cx, binding)
-    }
-}
-
-impl Strategy for ClusterRoleBinding {
-    fn default(&self, _version: &str, binding: &mut Value) {
-        default(binding);
-    }
-    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        path_segment_name(name, prefix)
-    }
-    fn validate_create(&self, _cx: &Context, binding: &Value, e: &mut ErrorList) {
-        metadata::standard_finalizers(binding, e);
-        validate(binding, false, e);
-    }
-    fn validate_update(&self, _cx: &Context, binding: &Value, old: &Value, e: &mut ErrorList) {
-        validate_update(binding, old, false, e);
-    }
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-    fn columns(&self) -> &'static [Column] {
-        cells::columns("rbac/ClusterRoleBinding")
+        cells::columns(if self.namespaced { "rbac/RoleBinding" } else { "rbac/ClusterRoleBinding" })
     }
     fn row(&self, cx: &Context, binding: &Value) -> Row {
         row(cx, binding)

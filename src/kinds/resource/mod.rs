@@ -93,9 +93,6 @@ impl Strategy for Claim {
 }
 
 impl Strategy for ClaimStatus {
-    fn default(&self, _version: &str, claim: &mut Value) {
-        default_claim(claim, &["spec"]);
-    }
     fn prepare_update(&self, _cx: &Context, claim: &mut Value, old: &Value) {
         keep(claim, old, "spec");
         metadata::reset_for_status(claim, old);

@@ -170,15 +170,6 @@ impl Strategy for Pod {
 }
 
 impl Strategy for PodStatus {
-    fn default(&self, version: &str, object: &mut Value) {
-        Pod.default(version, object);
-    }
-    fn to_hub(&self, version: &str, object: &mut Value) {
-        Pod.to_hub(version, object);
-    }
-    fn from_hub(&self, version: &str, object: &mut Value) {
-        Pod.from_hub(version, object);
-    }
     fn prepare_update(&self, _cx: &Context, pod: &mut Value, old: &Value) {
         keep(pod, old, "spec");
         pod.remove(&["metadata", "deletionTimestamp"]);
@@ -213,15 +204,6 @@ impl Strategy for PodStatus {
 }
 
 impl Strategy for PodEphemeralContainers {
-    fn default(&self, version: &str, object: &mut Value) {
-        Pod.default(version, object);
-    }
-    fn to_hub(&self, version: &str, object: &mut Value) {
-        Pod.to_hub(version, object);
-    }
-    fn from_hub(&self, version: &str, object: &mut Value) {
-        Pod.from_hub(version, object);
-    }
     fn prepare_update(&self, _cx: &Context, pod: &mut Value, old: &Value) {
         let own = pod.at(&["spec", "ephemeralContainers"]).clone();
         keep(pod, old, "spec");
@@ -236,15 +218,6 @@ impl Strategy for PodEphemeralContainers {
 }
 
 impl Strategy for PodResize {
-    fn default(&self, version: &str, object: &mut Value) {
-        Pod.default(version, object);
-    }
-    fn to_hub(&self, version: &str, object: &mut Value) {
-        Pod.to_hub(version, object);
-    }
-    fn from_hub(&self, version: &str, object: &mut Value) {
-        Pod.from_hub(version, object);
-    }
     fn prepare_update(&self, _cx: &Context, pod: &mut Value, old: &Value) {
         resize::prepare(pod, old);
         bump_generation_if_changed(pod, old, update::POD_SPEC);
