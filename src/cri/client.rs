@@ -123,6 +123,14 @@ impl Runtime for CriClient {
         call!(self.runtime.status(api::StatusRequest { verbose: false }))
     }
 
+    async fn cgroup_driver(&self) -> Result<Option<api::CgroupDriver>, CriError> {
+        match call!(self.runtime.runtime_config(api::RuntimeConfigRequest {})) {
+            Ok(config) => Ok(config.linux.map(|linux| linux.cgroup_driver())),
+            Err(CriError::Unimplemented(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn run_pod_sandbox(
         &self,
         config: api::PodSandboxConfig,

@@ -1,9 +1,10 @@
-//! Container events: CRI's own stream where the runtime has it, containerd's events service elsewhere.
+//! Container events: CRI's own stream where the runtime has a good one, containerd's events service elsewhere.
 //!
-//! containerd before 1.7 answers `GetContainerEvents` with Unimplemented, but its events service, on the same socket,
-//! publishes `/tasks/start`, `/tasks/exit`, `/tasks/oom` and `/containers/delete` for the namespace `k8s.io`. Exits of
-//! exec processes come on the same topic and are told apart by their id. The four messages needed are declared here by
-//! hand: their field numbers are containerd's stable API.
+//! containerd before 1.7 has no `GetContainerEvents`; 1.7 has one whose subscribers take events from each other, so that a
+//! subscriber that died swallows one that another needs. From 2.0 on every subscriber gets every event. All of them have an
+//! events service of their own, on the same socket, that publishes `/tasks/start`, `/tasks/exit`, `/tasks/oom` and
+//! `/containers/delete` for the namespace `k8s.io`. Exits of exec processes come on the same topic and are told apart by
+//! their id. The four messages needed are declared here by hand: their field numbers are containerd's stable API.
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use prost::Message;
@@ -79,16 +80,26 @@ struct TaskExit {
 /// Subscribes to whichever stream the runtime has, at the first poll. Servers answer a subscription only with its first
 /// event, so to wait for the answer would be to wait for an event.
 pub(crate) fn subscribe(
-    runtime: api::runtime_service_client::RuntimeServiceClient<Channel>,
+    mut runtime: api::runtime_service_client::RuntimeServiceClient<Channel>,
     containerd: Channel,
 ) -> EventStream {
     let subscription = async move {
+        let version = runtime.version(api::VersionRequest { version: "0.1.0".into() }).await?.into_inner();
+        if !broadcasts(&version.runtime_name, &version.runtime_version) {
+            return from_containerd(containerd).await;
+        }
         match from_cri(runtime).await {
             Err(CriError::Unimplemented(_)) => from_containerd(containerd).await,
             answer => answer,
         }
     };
     futures::stream::once(subscription).try_flatten().boxed()
+}
+
+/// Whether every subscriber of the runtime's CRI events gets every event.
+fn broadcasts(name: &str, version: &str) -> bool {
+    let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+    name != "containerd" || major.is_some_and(|major| major >= 2)
 }
 
 /// Subscribes to CRI's stream.
@@ -164,6 +175,20 @@ mod tests {
 
     fn envelope(topic: &str, event: impl Message) -> Envelope {
         Envelope { topic: topic.into(), event: Some(Any { value: event.encode_to_vec() }) }
+    }
+
+    #[test]
+    fn old_containerds_are_asked_for_their_own_events() {
+        for (name, version, want) in [
+            ("containerd", "1.6.20~ds1", false),
+            ("containerd", "v1.7.27", false),
+            ("containerd", "v2.0.0-rc.1", true),
+            ("containerd", "2.1.9+unknown", true),
+            ("containerd", "?", false),
+            ("cri-o", "1.30.0", true),
+        ] {
+            assert_eq!(broadcasts(name, version), want, "{name} {version}");
+        }
     }
 
     /// An exec's exit is on the same topic as a container's and must not be taken for it.

@@ -37,6 +37,7 @@ struct State {
     exec: HashMap<(String, Vec<String>), ExecOutput>,
     failures: HashMap<&'static str, CriError>,
     calls: Vec<String>,
+    cgroup_driver: Option<api::CgroupDriver>,
 }
 
 struct FakeContainer {
@@ -81,6 +82,11 @@ impl FakeRuntime {
         };
     }
 
+    /// Makes the fake say how it makes cgroups.
+    pub fn set_cgroup_driver(&self, driver: api::CgroupDriver) {
+        self.state.lock().cgroup_driver = Some(driver);
+    }
+
     /// Ends a running container by itself.
     pub fn exit(&self, id: &str, code: i32) {
         let mut state = self.state.lock();
@@ -113,8 +119,8 @@ impl FakeRuntime {
     }
 
     fn emit(&self, id: &str, kind: EventKind) {
-        // Nobody listening is fine: events are hints, the state is the truth.
-        let _ = self.events.send(RuntimeEvent { id: id.into(), kind });
+        // An error says that nobody listens, which is fine: events are hints, the state is the truth.
+        let _nobody_listens = self.events.send(RuntimeEvent { id: id.into(), kind }).is_err();
     }
 
     fn begin(&self, call: &'static str, argument: &str) -> Result<(), CriError> {
@@ -176,6 +182,11 @@ impl Runtime for FakeRuntime {
             }),
             ..Default::default()
         })
+    }
+
+    async fn cgroup_driver(&self) -> Result<Option<api::CgroupDriver>, CriError> {
+        self.begin("cgroup_driver", "")?;
+        Ok(self.state.lock().cgroup_driver)
     }
 
     async fn run_pod_sandbox(
@@ -339,6 +350,8 @@ impl Runtime for FakeRuntime {
     }
 
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), CriError> {
+        // A real container takes its time: others go on meanwhile.
+        tokio::task::yield_now().await;
         self.begin("stop_container", &format!("{id} {}", grace.as_secs()))?;
         let mut state = self.state.lock();
         self.finish(&mut state, id, 137);

@@ -52,6 +52,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Conditions (`RuntimeReady`, `NetworkReady`), handlers and features.
     async fn status(&self) -> Result<api::StatusResponse, CriError>;
 
+    /// How the runtime makes cgroups; `None` if it cannot say (containerd 1.x).
+    async fn cgroup_driver(&self) -> Result<Option<api::CgroupDriver>, CriError>;
+
     /// Creates and starts a sandbox; returns its id.
     async fn run_pod_sandbox(&self, config: api::PodSandboxConfig, handler: &str)
     -> Result<String, CriError>;

@@ -221,6 +221,11 @@ pub enum ConfigError {
     /// A value that is not supported.
     #[error("{0}: {1}")]
     Value(&'static str, String),
+    /// The runtime makes cgroups in another way than this agent.
+    #[error(
+        "the container runtime has cgroup driver {0:?}, this kubelet cgroupfs: set SystemdCgroup = false in [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options] of containerd's config.toml, then: systemctl restart containerd"
+    )]
+    RuntimeDriver(&'static str),
 }
 
 /// The supported part of upstream's `KubeletConfiguration`. Any other field is an error that names it.

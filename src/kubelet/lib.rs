@@ -52,7 +52,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use copepod_client::{Shutdown, events::Recorder};
-use copepod_cri::{CriClient, Runtime};
+use copepod_cri::{CriClient, Runtime, api};
 use copepod_serve::{
     Limits, Transport,
     tls::{ClientCa, TlsFiles, TlsSettings},
@@ -94,8 +94,11 @@ pub async fn run_with(
         name = runtime_name(runtime.as_ref()) => name,
         () = shutdown.cancelled() => return Ok(()),
     };
+    check_cgroup_driver(runtime.as_ref(), config.cgroups_per_qos).await?;
     let context = build(config, runtime, runtime_name, &shutdown)?;
+    // What evictions keep free is kept free by evictions, not by a limit that kills.
     let (cpu, memory) = context.machine.allocatable(&context.config);
+    let memory = memory + context.config.eviction_memory_bytes;
     context.cgroups.set_up(cpu, memory).context("making the cgroup kubepods")?;
     let server = serve(context.clone(), listener)?;
     let log_context = context.clone();
@@ -117,6 +120,17 @@ async fn runtime_name(runtime: &dyn Runtime) -> String {
             Err(error) => tracing::warn!(error = error.grpc_text(), "waiting for the container runtime"),
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Refuses a runtime that leaves cgroups to systemd: limits of pods would be set in one place and read in another.
+// upstream: cmd/kubelet/app/server.go getCgroupDriverFromCRI
+async fn check_cgroup_driver(runtime: &dyn Runtime, cgroups_per_qos: bool) -> anyhow::Result<()> {
+    match runtime.cgroup_driver().await.context("asking the runtime for its cgroup driver")? {
+        Some(api::CgroupDriver::Systemd) if cgroups_per_qos => {
+            Err(config::ConfigError::RuntimeDriver("systemd").into())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -206,4 +220,23 @@ fn self_signed(root_dir: &Path, node_name: &str, ips: &[String]) -> anyhow::Resu
         std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&key)?;
     std::io::Write::write_all(&mut file, made.signing_key.serialize_pem().as_bytes())?;
     Ok((certificate, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use copepod_cri::fake::FakeRuntime;
+
+    /// One line that says what to do; a runtime that cannot say is taken for one with files, as upstream's default is.
+    #[tokio::test]
+    async fn a_runtime_with_another_cgroup_driver_is_refused() {
+        let runtime = FakeRuntime::default();
+        check_cgroup_driver(&runtime, true).await.expect("it does not say");
+        runtime.set_cgroup_driver(api::CgroupDriver::Cgroupfs);
+        check_cgroup_driver(&runtime, true).await.expect("the same");
+        runtime.set_cgroup_driver(api::CgroupDriver::Systemd);
+        let error = check_cgroup_driver(&runtime, true).await.expect_err("another").to_string();
+        assert!(error.contains("SystemdCgroup = false") && !error.contains('\n'), "{error}");
+        check_cgroup_driver(&runtime, false).await.expect("no cgroups, no matter");
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use copepod_cri::{CriClient, CriError, Runtime};
 use futures::StreamExt as _;
@@ -13,10 +14,22 @@ use crate::cgroup::Cgroups;
 /// Sandboxes stopped at a time.
 const AT_ONCE: usize = 8;
 
+/// A runtime that has just started listens before it can answer.
+const START_WAIT: Duration = Duration::from_secs(10);
+const START_POLL: Duration = Duration::from_millis(50);
+
 /// Stops and removes all pods of the runtime at `socket`; how many there were. CNI gives their addresses back.
 pub async fn remove_all_pods(socket: &Path) -> Result<usize, CriError> {
     let runtime = CriClient::new(&format!("unix://{}", socket.display()), None)?;
-    let sandboxes = runtime.list_pod_sandboxes(None).await?;
+    let until = Instant::now() + START_WAIT;
+    let sandboxes = loop {
+        match runtime.list_pod_sandboxes(None).await {
+            Ok(sandboxes) => break sandboxes,
+            Err(error) if Instant::now() > until => return Err(error),
+            Err(error) => tracing::debug!(error = error.grpc_text(), "waiting for the container runtime"),
+        }
+        tokio::time::sleep(START_POLL).await;
+    };
     let count = sandboxes.len();
     let runtime = &runtime;
     let mut removals = futures::stream::iter(sandboxes)
@@ -34,4 +47,9 @@ pub async fn remove_all_pods(socket: &Path) -> Result<usize, CriError> {
 /// Removes the cgroups that an agent with this `--cgroup-root` made.
 pub fn remove_cgroups(root: &str) -> io::Result<()> {
     Cgroups::new(root, true)?.remove_all()
+}
+
+/// Processes in the cgroups that an agent with this `--cgroup-root` made: what is left of pods whose runtime is gone.
+pub fn pod_processes(root: &str) -> io::Result<Vec<i32>> {
+    Cgroups::new(root, true)?.processes()
 }

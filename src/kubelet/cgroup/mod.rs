@@ -1,9 +1,16 @@
 //! The cgroups above containers: `kubepods`, the classes below it, one for each pod.
 //!
 //! Guaranteed pods are directly below `kubepods`, the others below `burstable` and `besteffort`, as upstream lays them
-//! out. The runtime makes the containers' own below the pod's. Driver cgroupfs only: with systemd the settings refuse.
+//! out. The runtime makes the containers' own below the pod's. Driver cgroupfs only: a runtime with the systemd driver is
+//! refused at the start ([`crate::config::check_driver`]).
+//!
+//! | module | what |
+//! |---|---|
+//! | [`limits`] | what is written into which file, on either kind of hierarchy. Pure |
 //!
 //! upstream: kubelet/cm/qos_container_manager_linux.go, pod_container_manager_linux.go, cgroup_manager_linux.go
+
+mod limits;
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,29 +21,34 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 
 use crate::{
-    container::resources::{QUOTA_PERIOD_MICROS, SHARES_MIN, quota, shares, weight},
-    pod::{
-        model::uid,
-        qos::{Side, all_limited, pod_total, qos_class},
-    },
+    container::resources::{SHARES_MIN, shares},
+    pod::{model::uid, qos::qos_class},
 };
+use limits::Limits;
+pub use limits::huge_page_name;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 const KUBEPODS: &str = "kubepods";
 
-/// Controllers a pod's cgroup needs in the unified hierarchy.
-const V2_CONTROLLERS: &[&str] = &["cpuset", "cpu", "io", "memory", "hugetlb", "pids"];
+/// Controllers of the unified hierarchy that pods cannot do without.
+const V2_NEEDED: &[&str] = &["cpu", "memory", "pids"];
+/// Controllers that are handed down to pods where the machine has them.
+const V2_WANTED: &[&str] = &["cpuset", "cpu", "io", "memory", "hugetlb", "pids"];
 
 /// The node's cgroups.
 #[derive(Debug)]
 pub struct Cgroups {
     /// Hierarchies: one (v2), or one for each controller (v1).
     hierarchies: Vec<PathBuf>,
+    /// Where the hierarchies are mounted.
+    mount: PathBuf,
     v2: bool,
     /// Cgroup under which `kubepods` is, with a leading and without a trailing slash.
     root: String,
     enabled: bool,
     swap_controller: bool,
+    /// Sizes of huge pages, as the names of limit files have them: `2MB`.
+    huge_page_sizes: Vec<String>,
     /// Logs of running containers by container id, kept by the workers for rotation.
     pub logs: Mutex<HashMap<String, PathBuf>>,
 }
@@ -44,20 +56,26 @@ pub struct Cgroups {
 impl Cgroups {
     /// Looks at what the machine has. `enabled` is `--cgroups-per-qos`.
     pub fn new(root: &str, enabled: bool) -> io::Result<Self> {
-        let v2 = Path::new(MOUNT).join("cgroup.controllers").exists();
-        let hierarchies = if v2 { vec![PathBuf::from(MOUNT)] } else { v1_hierarchies()? };
+        Self::at(Path::new(MOUNT), root, enabled)
+    }
+
+    /// The same on hierarchies that are mounted elsewhere.
+    fn at(mount: &Path, root: &str, enabled: bool) -> io::Result<Self> {
+        let v2 = mount.join("cgroup.controllers").exists();
+        let hierarchies = if v2 { vec![mount.to_owned()] } else { v1_hierarchies(mount)? };
         let swap_controller = if v2 {
-            Path::new("/proc/swaps").exists()
-                && Path::new(MOUNT).join("system.slice/memory.swap.max").exists()
+            Path::new("/proc/swaps").exists() && mount.join("system.slice/memory.swap.max").exists()
         } else {
-            Path::new(MOUNT).join("memory/memory.memsw.limit_in_bytes").exists()
+            mount.join("memory/memory.memsw.limit_in_bytes").exists()
         };
         Ok(Cgroups {
             hierarchies,
+            mount: mount.to_owned(),
             v2,
             root: root.trim_end_matches('/').to_owned(),
             enabled,
             swap_controller,
+            huge_page_sizes: huge_page_sizes(Path::new("/sys/kernel/mm/hugepages"))?,
             logs: Mutex::default(),
         })
     }
@@ -85,35 +103,37 @@ impl Cgroups {
         format!("{}/{KUBEPODS}/{class}pod{}", self.root, uid(pod))
     }
 
-    /// Makes `kubepods` and the classes.
-    pub fn set_up(&self, allocatable_cpu_milli: i64, allocatable_memory: i64) -> io::Result<()> {
+    /// Makes `kubepods`, limited to what pods may use together, and the classes.
+    // upstream: kubelet/cm/node_container_manager_linux.go enforceNodeAllocatableCgroups, qos_container_manager_linux.go Start
+    pub fn set_up(&self, cpu_milli: i64, memory_bytes: i64) -> io::Result<()> {
         if !self.enabled {
             return Ok(());
         }
         let base = format!("{}/{KUBEPODS}", self.root);
         self.create(&base)?;
-        self.limit(&base, Some(shares(allocatable_cpu_milli)), None, Some(allocatable_memory))?;
+        let all = Limits { memory_bytes: Some(memory_bytes), ..Limits::of_shares(shares(cpu_milli)) };
+        self.apply(&base, &all)?;
         for class in ["burstable", "besteffort"] {
             let path = format!("{base}/{class}");
             self.create(&path)?;
-            self.limit(&path, Some(SHARES_MIN), None, None)?;
+            let huge_pages = self
+                .huge_page_sizes
+                .iter()
+                .map(|size| (size.clone(), limits::HUGE_PAGES_UNBOUNDED))
+                .collect();
+            self.apply(&path, &Limits { huge_pages, ..Limits::of_shares(SHARES_MIN) })?;
         }
         Ok(())
     }
 
     /// Makes a pod's cgroup with its limits; an existing one is given them anew.
-    // upstream: kubelet/cm/helpers_linux.go ResourceConfigForPod
     pub fn create_pod(&self, pod: &Pod) -> io::Result<()> {
         if !self.enabled {
             return Ok(());
         }
         let path = self.parent_of(pod);
         self.create(&path)?;
-        let requests = pod_total(pod, "cpu", Side::Requests).unwrap_or(0);
-        let cpu_shares = if qos_class(pod) == "BestEffort" { SHARES_MIN } else { shares(requests) };
-        let limited =
-            |name: &str| all_limited(pod, name).then(|| pod_total(pod, name, Side::Limits)).flatten();
-        self.limit(&path, Some(cpu_shares), limited("cpu").map(quota), limited("memory"))
+        self.apply(&path, &Limits::of_pod(pod, &self.huge_page_sizes))
     }
 
     /// The burstable class gets as many shares as its pods request.
@@ -121,7 +141,7 @@ impl Cgroups {
         if !self.enabled {
             return Ok(());
         }
-        self.limit(&format!("{}/{KUBEPODS}/burstable", self.root), Some(shares(milli_cpu)), None, None)
+        self.apply(&format!("{}/{KUBEPODS}/burstable", self.root), &Limits::of_shares(shares(milli_cpu)))
     }
 
     /// Removes a pod's cgroup wherever it is. What a process still holds stays, and is told.
@@ -138,7 +158,9 @@ impl Cgroups {
     /// Removes `kubepods` and, unless it is the machine's own, the root above it.
     pub fn remove_all(&self) -> io::Result<()> {
         let top = if self.root.is_empty() { format!("/{KUBEPODS}") } else { self.root.clone() };
-        for hierarchy in &self.hierarchies {
+        // Beside v1's hierarchies there may be an empty unified one, in which runc leaves folders too.
+        let unified = self.mount.join("unified");
+        for hierarchy in self.hierarchies.iter().chain([&unified]) {
             remove_tree(&self.place(hierarchy, &top))?;
         }
         Ok(())
@@ -168,78 +190,68 @@ impl Cgroups {
         hierarchy.join(cgroup.trim_start_matches('/'))
     }
 
+    /// Processes in `kubepods` and below.
+    pub fn processes(&self) -> io::Result<Vec<i32>> {
+        let mut found = std::collections::BTreeSet::new();
+        for hierarchy in &self.hierarchies {
+            let top = self.place(hierarchy, &format!("{}/{KUBEPODS}", self.root));
+            processes_below(&top, &mut found)?;
+        }
+        Ok(found.into_iter().collect())
+    }
+
     fn create(&self, cgroup: &str) -> io::Result<()> {
         for hierarchy in &self.hierarchies {
             let mut path = hierarchy.clone();
             for part in cgroup.split('/').filter(|part| !part.is_empty()) {
                 if self.v2 {
-                    enable_controllers(&path);
+                    hand_down_controllers(&path)?;
                 }
                 let parent = path.clone();
                 path.push(part);
                 match fs::create_dir(&path) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(at(&path, error)),
                 }
                 if hierarchy.ends_with("cpuset") {
                     inherit_cpuset(&parent, &path)?;
                 }
             }
             if self.v2 {
-                enable_controllers(&path);
+                hand_down_controllers(&path)?;
             }
         }
         Ok(())
     }
 
-    fn limit(
-        &self,
-        cgroup: &str,
-        cpu_shares: Option<i64>,
-        cpu_quota: Option<i64>,
-        memory: Option<i64>,
-    ) -> io::Result<()> {
-        let set = |controller: &str, file: &str, value: String| -> io::Result<()> {
-            let base = if self.v2 { PathBuf::from(MOUNT) } else { Path::new(MOUNT).join(controller) };
+    fn apply(&self, cgroup: &str, limits: &Limits) -> io::Result<()> {
+        for (controller, file, value) in limits.files(self.v2) {
+            let base = if self.v2 { self.mount.clone() } else { self.mount.join(controller) };
             let path = self.place(&base, cgroup).join(file);
             if !path.exists() {
                 // The controller is not there; what it would limit is not limited.
-                return Ok(());
+                continue;
             }
-            fs::write(path, value)
-        };
-        if let Some(value) = cpu_shares {
-            if self.v2 {
-                set("cpu", "cpu.weight", weight(value).to_string())?;
-            } else {
-                set("cpu", "cpu.shares", value.to_string())?;
-            }
-        }
-        if let Some(value) = cpu_quota.filter(|value| *value > 0) {
-            if self.v2 {
-                set("cpu", "cpu.max", format!("{value} {QUOTA_PERIOD_MICROS}"))?;
-            } else {
-                set("cpu", "cpu.cfs_period_us", QUOTA_PERIOD_MICROS.to_string())?;
-                set("cpu", "cpu.cfs_quota_us", value.to_string())?;
-            }
-        }
-        if let Some(value) = memory.filter(|value| *value > 0) {
-            let file = if self.v2 { "memory.max" } else { "memory.limit_in_bytes" };
-            set("memory", file, value.to_string())?;
+            fs::write(&path, value).map_err(|error| at(&path, error))?;
         }
         Ok(())
     }
 }
 
-fn v1_hierarchies() -> io::Result<Vec<PathBuf>> {
+/// An error with the file it is about.
+fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+fn v1_hierarchies(mount: &Path) -> io::Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mounts")?;
     let mut found: Vec<PathBuf> = table
         .lines()
         .filter_map(|line| {
             let mut words = line.split(' ');
             let (_, point, kind) = (words.next()?, words.next()?, words.next()?);
-            (kind == "cgroup" && point.starts_with(MOUNT)).then(|| PathBuf::from(point))
+            (kind == "cgroup" && Path::new(point).starts_with(mount)).then(|| PathBuf::from(point))
         })
         .collect();
     found.sort();
@@ -247,13 +259,72 @@ fn v1_hierarchies() -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A controller that cannot be enabled is one the machine does not have.
-fn enable_controllers(path: &Path) {
-    for controller in V2_CONTROLLERS {
-        if let Err(error) = fs::write(path.join("cgroup.subtree_control"), format!("+{controller}")) {
-            tracing::debug!(%error, controller, path = %path.display(), "cgroup controller");
+/// Sizes of huge pages that the kernel has.
+fn huge_page_sizes(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        // A kernel without huge pages.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(at(directory, error)),
+    };
+    let mut sizes = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let kib =
+            name.strip_prefix("hugepages-").and_then(|name| name.strip_suffix("kB")?.parse::<i64>().ok());
+        sizes.extend(kib.map(|kib| limits::huge_page_name(kib * 1024)));
+    }
+    sizes.sort();
+    Ok(sizes)
+}
+
+/// Lets the children of a cgroup use its controllers. Only what is not yet handed down is written: the kernel refuses a
+/// change where processes are, and is right to.
+fn hand_down_controllers(path: &Path) -> io::Result<()> {
+    let words = |file: &str| -> io::Result<Vec<String>> {
+        let path = path.join(file);
+        let text = fs::read_to_string(&path).map_err(|error| at(&path, error))?;
+        Ok(text.split_whitespace().map(str::to_owned).collect())
+    };
+    let (there, on) = (words("cgroup.controllers")?, words("cgroup.subtree_control")?);
+    for controller in V2_WANTED {
+        let has = |list: &[String]| list.iter().any(|word| word == controller);
+        if has(&on) {
+            continue;
+        }
+        if !has(&there) {
+            if V2_NEEDED.contains(controller) {
+                let message = format!("{}: cgroup controller {controller:?} is missing", path.display());
+                return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+            }
+            continue;
+        }
+        let control = path.join("cgroup.subtree_control");
+        if let Err(error) = fs::write(&control, format!("+{controller}")) {
+            if V2_NEEDED.contains(controller) {
+                return Err(at(&control, error));
+            }
+            tracing::debug!(%error, controller, path = %control.display(), "cgroup controller");
         }
     }
+    Ok(())
+}
+
+fn processes_below(path: &Path, found: &mut std::collections::BTreeSet<i32>) -> io::Result<()> {
+    let text = match fs::read_to_string(path.join("cgroup.procs")) {
+        Ok(text) => text,
+        // Gone meanwhile, with its processes.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(()),
+        Err(error) => return Err(at(path, error)),
+    };
+    found.extend(text.lines().filter_map(|line| line.trim().parse::<i32>().ok()));
+    for entry in fs::read_dir(path)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            processes_below(&entry.path(), found)?;
+        }
+    }
+    Ok(())
 }
 
 /// A new cpuset is empty and takes no process until it has processors and memory nodes.
@@ -283,3 +354,6 @@ fn remove_tree(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

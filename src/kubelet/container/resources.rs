@@ -35,8 +35,9 @@ pub fn quota(milli_cpu: i64) -> i64 {
 }
 
 /// Shares as cgroup v2's cpu.weight.
-// upstream: libcontainer's formula before runc 1.3.2, which the kubelet uses for pod cgroups
+// upstream: kubelet/cm/cgroup_manager_linux.go getCPUWeight
 pub fn weight(shares: i64) -> i64 {
+    let shares = shares.clamp(SHARES_MIN, SHARES_MAX);
     1 + ((shares - SHARES_MIN) * 9999) / (SHARES_MAX - SHARES_MIN)
 }
 
@@ -94,12 +95,7 @@ fn hugepages(container: &Container) -> Vec<api::HugepageLimit> {
             let size = qos::quantity(Some(&k8s_openapi::apimachinery::pkg::api::resource::Quantity(
                 name.strip_prefix("hugepages-")?.to_owned(),
             )));
-            let bytes = size.value();
-            let page_size = match bytes {
-                bytes if bytes >= 1 << 30 => format!("{}GB", bytes >> 30),
-                bytes if bytes >= 1 << 20 => format!("{}MB", bytes >> 20),
-                bytes => format!("{}KB", bytes >> 10),
-            };
+            let page_size = crate::cgroup::huge_page_name(size.value());
             let limit = u64::try_from(qos::quantity(Some(value)).value()).unwrap_or(0);
             Some(api::HugepageLimit { page_size, limit })
         })

@@ -128,6 +128,24 @@ pub fn pod_total(pod: &Pod, name: &str, side: Side) -> Option<i64> {
     found.then(|| (regular + sidecars).max(peak) + overhead)
 }
 
+/// Bytes of huge pages that the pod requests, by the size of a page.
+// upstream: kubelet/cm/helpers_linux.go HugePageLimits
+pub fn huge_page_requests(pod: &Pod) -> BTreeMap<i64, i64> {
+    let containers = spec(pod).containers.iter().chain(init_containers(pod));
+    let resources =
+        containers.map(|container| container.resources.as_ref()).chain([spec(pod).resources.as_ref()]);
+    let lists = resources.flatten().flat_map(|resources| [&resources.requests, &resources.limits]);
+    let names: std::collections::BTreeSet<&String> =
+        lists.flatten().flat_map(BTreeMap::keys).filter(|name| name.starts_with("hugepages-")).collect();
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let size = quantity(Some(&RawQuantity(name.strip_prefix("hugepages-")?.to_owned()))).value();
+            Some((size, pod_total(pod, name, Side::Requests)?))
+        })
+        .collect()
+}
+
 /// Whether every container has a limit of this resource: only then the pod as a whole has one.
 pub fn all_limited(pod: &Pod, name: &str) -> bool {
     let pod_level = spec(pod).resources.as_ref().and_then(|resources| resources.limits.as_ref());
