@@ -1,20 +1,18 @@
-//! Acting on a plan: sandboxes and containers are made, killed and cleaned away here. Nothing is decided here.
+//! Acting on a plan: sandboxes and containers are made and cleaned away here, ended in [`super::kill`]. Nothing is decided
+//! here.
 //!
-//! upstream: kubelet/kuberuntime/kuberuntime_manager.go SyncPod, kuberuntime_container.go startContainer, killContainer
+//! upstream: kubelet/kuberuntime/kuberuntime_manager.go SyncPod, kuberuntime_container.go startContainer
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use copepod_client::{events::EventType, rest};
 use copepod_cri::api;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
 
-use super::model::{
-    ContainerKind, Observed, RunState, ephemeral_containers, find_container, init_containers, is_sidecar,
-    spec, uid,
-};
+use super::kill::{Victim, grace_seconds, kill_container};
+use super::model::{ContainerKind, Observed, RunState, ephemeral_containers, spec, uid};
 use super::plan::KillReason;
 use crate::{
     container::{
@@ -27,9 +25,6 @@ use crate::{
 
 const RUNTIME_CLASSES: rest::ResourceType =
     rest::ResourceType::cluster("node.k8s.io", "v1", "runtimeclasses");
-
-/// A container always gets at least so long to end, in seconds.
-const GRACE_MIN_SECONDS: i64 = 2;
 
 /// Why a container was not started: reason and message of its waiting state, and when to try again if time decides.
 #[derive(Debug, Clone)]
@@ -190,9 +185,15 @@ async fn post_start(
     let reference = container_reference(pod, &container.name);
     context.recorder.event(&reference, EventType::Warning, "FailedPostStartHook", "PostStartHook failed");
     let grace = grace_seconds(pod, container, KillReason::Other);
-    let killed =
-        kill_container(context, pod, &container.name, id, "FailedPostStartHook", grace, pod_ips).await;
-    if let Err(error) = killed {
+    let victim = Victim {
+        pod,
+        name: &container.name,
+        id,
+        message: "FailedPostStartHook",
+        grace_seconds: grace,
+        pod_ips,
+    };
+    if let Err(error) = kill_container(context, victim).await {
         tracing::warn!(error, container = id, "container whose hook failed");
     }
     Err(StartError::new("PostStartHookError", message))
@@ -219,123 +220,20 @@ fn target_of(pod: &Pod, inputs: &StartInputs<'_>) -> Result<Option<String>, Stri
 // upstream: kubelet/kuberuntime/kuberuntime_container.go calcRestartCountByLogDir
 fn restarts_by_logs(context: &Context, pod: &Pod, container: &str) -> i32 {
     let directory = log_dir(context, pod).join(container);
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!(%error, directory = %directory.display(), "counting restarts by logs");
+            }
+            return 0;
+        }
+    };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_string_lossy().split('.').next()?.parse::<i32>().ok())
         .max()
         .map_or(0, |highest| highest + 1)
-}
-
-/// How long a container gets to end.
-// upstream: kubelet/kuberuntime/kuberuntime_container.go setTerminationGracePeriod
-pub fn grace_seconds(pod: &Pod, container: &Container, reason: KillReason) -> i64 {
-    if let Some(seconds) = pod.metadata.deletion_grace_period_seconds {
-        return seconds;
-    }
-    let Some(seconds) = spec(pod).termination_grace_period_seconds else { return GRACE_MIN_SECONDS };
-    let probe = match reason {
-        KillReason::StartupProbe => container.startup_probe.as_ref(),
-        KillReason::LivenessProbe => container.liveness_probe.as_ref(),
-        _ => None,
-    };
-    probe.and_then(|probe| probe.termination_grace_period_seconds).unwrap_or(seconds)
-}
-
-/// Hook, stop signal, kill. An empty message is the usual one.
-pub async fn kill_container(
-    context: &Context,
-    pod: &Pod,
-    name: &str,
-    id: &str,
-    message: &str,
-    grace_seconds: i64,
-    pod_ips: &[String],
-) -> Result<(), String> {
-    let reference = container_reference(pod, name);
-    let message = if message.is_empty() { format!("Stopping container {name}") } else { message.to_owned() };
-    context.recorder.event(&reference, EventType::Normal, "Killing", message);
-    let mut left = grace_seconds;
-    let found = find_container(pod, name);
-    let hook = found.as_ref().and_then(|(_, container)| container.lifecycle.as_ref()?.pre_stop.as_ref());
-    if let (Some(handler), Some((_, container))) = (hook, &found)
-        && left > 0
-    {
-        let begun = Instant::now();
-        let limit = Duration::from_secs(u64::try_from(left).unwrap_or(0));
-        let run = hook::run(context, pod, container, id, pod_ips, handler);
-        if let Ok(Err(error)) = tokio::time::timeout(limit, run).await {
-            tracing::info!(error, container = id, "preStop hook");
-            context.recorder.event(&reference, EventType::Warning, "FailedPreStopHook", "PreStopHook failed");
-        }
-        left -= i64::try_from(begun.elapsed().as_secs()).unwrap_or(i64::MAX);
-    }
-    stop(context, id, left).await
-}
-
-async fn stop(context: &Context, id: &str, seconds: i64) -> Result<(), String> {
-    let grace = Duration::from_secs(u64::try_from(seconds.max(GRACE_MIN_SECONDS)).unwrap_or(0));
-    match context.runtime.stop_container(id, grace).await {
-        Err(error) if !error.is_not_found() => Err(error.grpc_text()),
-        _ => Ok(()),
-    }
-}
-
-/// Ends everything of a pod: containers at once, sidecars after them and last first, then the sandboxes.
-// upstream: kubelet/kuberuntime/kuberuntime_container.go killContainersWithSyncResult, kuberuntime_termination_order.go
-pub async fn kill_pod(
-    context: &Context,
-    pod: &Pod,
-    observed: &Observed,
-    grace: Option<i64>,
-) -> Result<(), String> {
-    let running = |name: &str| {
-        observed
-            .containers
-            .iter()
-            .filter(move |instance| instance.name == name)
-            .filter(|instance| matches!(instance.state, RunState::Running | RunState::Unknown))
-            .map(|instance| instance.id.clone())
-            .collect::<Vec<_>>()
-    };
-    let ips = observed.ips().to_vec();
-    let deadline = Instant::now();
-    let left = |seconds: i64| seconds - i64::try_from(deadline.elapsed().as_secs()).unwrap_or(0);
-    let kill = |container: String, id: String| {
-        let ips = &ips;
-        async move {
-            let seconds = match (grace, find_container(pod, &container)) {
-                (Some(seconds), _) => seconds,
-                (None, Some((_, found))) => grace_seconds(pod, &found, KillReason::Other),
-                (None, None) => GRACE_MIN_SECONDS,
-            };
-            kill_container(context, pod, &container, &id, "", left(seconds), ips).await
-        }
-    };
-    let sidecars: Vec<&Container> =
-        init_containers(pod).iter().filter(|container| is_sidecar(container)).collect();
-    let others: Vec<String> = observed
-        .containers
-        .iter()
-        .map(|instance| instance.name.clone())
-        .filter(|name| sidecars.iter().all(|sidecar| &sidecar.name != name))
-        .collect::<std::collections::BTreeSet<_>>()
-        .into_iter()
-        .collect();
-    let mut kills = Vec::new();
-    for name in others {
-        kills.extend(running(&name).into_iter().map(|id| kill(name.clone(), id)));
-    }
-    let mut results = futures::future::join_all(kills).await;
-    for sidecar in sidecars.into_iter().rev() {
-        let kills = running(&sidecar.name).into_iter().map(|id| kill(sidecar.name.clone(), id));
-        results.extend(futures::future::join_all(kills).await);
-    }
-    results.into_iter().collect::<Result<Vec<()>, String>>()?;
-    for sandbox in observed.sandboxes.iter().filter(|sandbox| sandbox.ready) {
-        context.runtime.stop_pod_sandbox(&sandbox.id).await.map_err(|error| error.grpc_text())?;
-    }
-    Ok(())
 }
 
 /// Removes what nobody needs any more: all but the newest ended instance of each container, and dead sandboxes without

@@ -4,13 +4,14 @@
 use std::{collections::HashMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Container;
 
 /// First delay after a crash or a failed pull.
 pub const INITIAL: Duration = Duration::from_secs(10);
 /// Longest delay.
 pub const MAX: Duration = Duration::from_secs(300);
 
-/// Delays by key. Bounded by its user: a pod has one key a container.
+/// Delays by key. Bounded by its user: a pod has one key for each form of a container.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     entries: HashMap<String, Entry>,
@@ -76,6 +77,13 @@ impl Backoff {
     fn expired(&self, entry: &Entry, event: Timestamp) -> bool {
         event > later(entry.updated, self.max.saturating_mul(2))
     }
+}
+
+/// The key of a container's crashes: one whose image or resources are changed is not to wait for what the old one did.
+// upstream: kubelet/container/helpers.go GetBackoffKey
+pub fn key(container: &Container) -> String {
+    let image = container.image.as_deref().unwrap_or_default();
+    format!("{}/{image}/{:?}", container.name, container.resources)
 }
 
 /// `time` and a duration; the end of time if that is beyond it.

@@ -171,6 +171,42 @@ async fn jobs_end() {
     assert!(node.is_empty().await);
 }
 
+/// Hooks of all run at once; then what is regular ends, then the sidecars, the last one first.
+#[tokio::test]
+async fn sidecars_end_last() {
+    let node = Node::start();
+    let mut wanted = pod("Always", "image:1", &["sleep"]);
+    let sidecar = |name: &str| {
+        json!({"name": name, "image": "image:1", "command": ["sleep"], "restartPolicy": "Always",
+            "imagePullPolicy": "IfNotPresent", "lifecycle": {"preStop": {"exec": {"command": [name]}}}})
+    };
+    wanted["spec"]["initContainers"] = json!([sidecar("s1"), sidecar("s2")]);
+    node.api.put(wanted);
+    node.api.until("n/p", "running", phase("Running")).await;
+    let names: std::collections::HashMap<String, String> = node
+        .runtime
+        .list_containers(None)
+        .await
+        .expect("a list")
+        .into_iter()
+        .map(|container| (container.id, container.metadata.unwrap_or_default().name))
+        .collect();
+    node.api.delete("n/p", 30);
+    node.api.until("n/p", "gone", |pod| pod.is_none()).await;
+    let calls = node.runtime.calls();
+    let shown: Vec<String> = calls
+        .iter()
+        .map(|call| {
+            let words: Vec<&str> = call.split(' ').collect();
+            format!("{} {}", words[0], names.get(words[1]).map_or(words[1], String::as_str))
+        })
+        .collect();
+    let at = |what: &str| shown.iter().position(|call| call == what).expect(what);
+    assert!(at("stop_container c") < at("stop_container s2"), "{shown:?}");
+    assert!(at("stop_container s2") < at("stop_container s1"), "{shown:?}");
+    assert!(at("exec_sync s1") < at("stop_container s2"), "the hook waits for nobody: {shown:?}");
+}
+
 /// Another agent on the same runtime goes on with what runs.
 #[tokio::test]
 async fn a_restarted_agent_restarts_nothing() {

@@ -23,8 +23,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::{
-    act::{clean, kill_pod},
+    act::clean,
     admit::{Rejection, Room, admit},
+    kill::kill_pod,
     manifest,
     model::{is_mirror, is_static, names, uid},
     observe::{Cache, observe},
@@ -277,8 +278,9 @@ impl Manager {
         let (changes, done) = (self.changes.clone(), pod_uid.clone());
         let task = tokio::spawn(async move {
             worker.run().await;
-            // The manager is gone only at the agent's end.
-            let _ = changes.send(Change::Done(done)).await;
+            if changes.send(Change::Done(done)).await.is_err() {
+                tracing::debug!("a worker ended after its manager: the agent is ending");
+            }
         });
         self.workers.insert(pod_uid, Handle { updates, task });
     }
@@ -347,7 +349,14 @@ impl Manager {
     }
 
     fn clean_directories(&self) {
-        let Ok(entries) = std::fs::read_dir(self.context.config.root_dir.join("pods")) else { return };
+        let directory = self.context.config.root_dir.join("pods");
+        let entries = match std::fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::warn!(%error, directory = %directory.display(), "looking for orphans' files");
+                return;
+            }
+        };
         for entry in entries.flatten() {
             let pod_uid = entry.file_name().to_string_lossy().into_owned();
             if !self.workers.contains_key(&pod_uid)

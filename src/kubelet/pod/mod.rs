@@ -8,7 +8,7 @@
 //! | [`status`], [`conditions`] | the API's status, pure |
 //! | [`admit`] | whether a new pod fits, pure |
 //! | [`resize`] | limits of running containers that change, pure |
-//! | [`act`] | starting and stopping sandboxes and containers |
+//! | [`act`], [`kill`] | starting and ending sandboxes and containers |
 //! | [`worker`] | one task a pod: observe, plan, act, tell |
 //! | [`manager`] | workers and the sources that feed them |
 //! | [`patch`], `tell` | status patches, their sending, and final deletion |
@@ -18,6 +18,7 @@ pub mod act;
 pub mod admit;
 pub mod backoff;
 mod conditions;
+pub mod kill;
 #[cfg(test)]
 #[allow(clippy::panic)] // A test's way to fail.
 mod life_tests;

@@ -30,6 +30,11 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// Notes a sandbox that was asked for elsewhere.
+    pub fn note_sandbox(&mut self, sandbox: SandboxObserved) {
+        self.sandboxes.insert(sandbox.id.clone(), sandbox);
+    }
+
     /// Log file of a container that was seen running.
     pub fn log_path(&self, id: &str) -> Option<&str> {
         self.logs.get(id).map(String::as_str)
@@ -46,20 +51,23 @@ pub async fn observe(runtime: &dyn Runtime, uid: &str, cache: &mut Cache) -> Res
     let containers = runtime
         .list_containers(Some(api::ContainerFilter { label_selector: selector, ..Default::default() }));
     let (sandboxes, containers) = futures::try_join!(sandboxes, containers)?;
+    // Asked for all at once: a start waits for the answers.
+    let known: &Cache = cache;
+    let sandboxes = sandboxes.iter().map(|listed| one_sandbox(runtime, listed, known));
+    let containers = containers.iter().map(|listed| one_container(runtime, listed, known));
+    let (sandboxes, containers) =
+        futures::join!(futures::future::join_all(sandboxes), futures::future::join_all(containers));
     let mut observed = Observed::default();
-    for sandbox in &sandboxes {
-        match one_sandbox(runtime, sandbox, cache).await {
-            Ok(seen) => observed.sandboxes.push(seen),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
+    for seen in sandboxes.into_iter().filter_map(there) {
+        let seen = seen?;
+        cache.note_sandbox(seen.clone());
+        observed.sandboxes.push(seen);
     }
-    for container in &containers {
-        match one_container(runtime, container, cache).await {
-            Ok(seen) => observed.containers.push(seen),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
+    for seen in containers.into_iter().filter_map(there) {
+        let (seen, log) = seen?;
+        cache.logs.extend(log.map(|log| (seen.id.clone(), log)));
+        cache.containers.insert(seen.id.clone(), seen.clone());
+        observed.containers.push(seen);
     }
     observed.sandboxes.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.created_at));
     observed.containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
@@ -69,19 +77,24 @@ pub async fn observe(runtime: &dyn Runtime, uid: &str, cache: &mut Cache) -> Res
     Ok(observed)
 }
 
+/// What was listed and is gone when it is asked for is not there.
+fn there<T>(answer: Result<T, CriError>) -> Option<Result<T, CriError>> {
+    match answer {
+        Err(error) if error.is_not_found() => None,
+        other => Some(other),
+    }
+}
+
 async fn one_sandbox(
     runtime: &dyn Runtime,
     listed: &api::PodSandbox,
-    cache: &mut Cache,
+    cache: &Cache,
 ) -> Result<SandboxObserved, CriError> {
     let ready = listed.state() == api::PodSandboxState::SandboxReady;
     if let Some(known) = cache.sandboxes.get(&listed.id).filter(|known| known.ready == ready) {
         return Ok(known.clone());
     }
-    let status = runtime.pod_sandbox_status(&listed.id).await?;
-    let seen = sandbox_of(&status);
-    cache.sandboxes.insert(listed.id.clone(), seen.clone());
-    Ok(seen)
+    Ok(sandbox_of(&runtime.pod_sandbox_status(&listed.id).await?))
 }
 
 /// A sandbox as the core sees it.
@@ -109,14 +122,15 @@ fn state_of(state: api::ContainerState) -> RunState {
     }
 }
 
+/// A container, and the path of its log if its status was asked for.
 async fn one_container(
     runtime: &dyn Runtime,
     listed: &api::Container,
-    cache: &mut Cache,
-) -> Result<ContainerObserved, CriError> {
+    cache: &Cache,
+) -> Result<(ContainerObserved, Option<String>), CriError> {
     let state = state_of(listed.state());
     if let Some(known) = cache.containers.get(&listed.id).filter(|known| known.state == state) {
-        return Ok(known.clone());
+        return Ok((known.clone(), None));
     }
     let status = runtime.container_status(&listed.id).await?;
     let mut seen = container_of(&status);
@@ -127,9 +141,7 @@ async fn one_container(
             seen.message = if seen.message.is_empty() { words } else { format!("{}: {words}", seen.message) };
         }
     }
-    cache.logs.insert(listed.id.clone(), status.log_path.clone());
-    cache.containers.insert(listed.id.clone(), seen.clone());
-    Ok(seen)
+    Ok((seen, Some(status.log_path)))
 }
 
 fn container_of(status: &api::ContainerStatus) -> ContainerObserved {

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{
-    backoff::Backoff,
+    backoff::{self, Backoff},
     model::{
         ContainerKind, Observed, ProbeTable, RunState, as_container, ephemeral_containers, host_network,
         init_containers, is_sidecar, restart_policy, should_restart, spec,
@@ -361,14 +361,15 @@ fn hold_back(inputs: Inputs<'_>, mut plan: Plan) -> Plan {
             .containers
             .iter()
             .find(|instance| instance.name == container.name && instance.state == RunState::Exited);
+        let key = backoff::key(&container);
         let until = exited
             .and_then(|instance| instance.finished_at)
-            .and_then(|finished| backoff.until(&container.name, finished, now));
+            .and_then(|finished| backoff.until(&key, finished, now));
         if let Some(until) = until {
             held.push(Waiting {
                 message: format!(
                     "back-off {} restarting failed container={} pod={}",
-                    go_duration(backoff.delay(&container.name)),
+                    go_duration(backoff.delay(&key)),
                     container.name,
                     pod_text(pod)
                 ),

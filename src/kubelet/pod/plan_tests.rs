@@ -120,7 +120,10 @@ fn check(pod_text: &str, state: &str, probes: &[(&str, ProbeResults)], want: &st
     let mut backoff = Backoff::default();
     // `crashy` has crashed before: it is in back-off for ten seconds after its end at second 100.
     let crash = Timestamp::from_second(100).expect("a time");
-    backoff.next("crashy", crash, crash);
+    let known = spec(&pod).containers.iter().chain(init_containers(&pod));
+    if let Some(crashy) = known.into_iter().find(|container| container.name == "crashy") {
+        backoff.next(&backoff::key(crashy), crash, crash);
+    }
     let now = Timestamp::from_second(105).expect("a time");
     let plan = plan(Inputs { pod: &pod, observed: &observed, probes: &probes, backoff: &backoff, now });
     assert_eq!(render(&pod, &plan), want, "{pod_text} | {state}");

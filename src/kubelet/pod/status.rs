@@ -50,7 +50,7 @@ pub struct StatusInputs<'a> {
 
 /// Makes the status.
 pub fn generate(inputs: StatusInputs<'_>) -> PodStatus {
-    let StatusInputs { pod, observed, old, now, .. } = inputs;
+    let StatusInputs { pod, old, now, .. } = inputs;
     let has_init = !init_containers(pod).is_empty();
     let ephemerals: Vec<Container> = ephemeral_containers(pod).iter().map(as_container).collect();
     let list = |old: &Option<Vec<ContainerStatus>>, containers: &[Container], is_init| {
@@ -89,7 +89,6 @@ pub fn generate(inputs: StatusInputs<'_>) -> PodStatus {
     status.container_statuses = (!regular.is_empty()).then_some(regular);
     status.init_container_statuses = (!init.is_empty()).then_some(init);
     status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
-    let _ = observed;
     status
 }
 

@@ -70,8 +70,10 @@ impl StatusSender {
     pub(super) async fn flush(&mut self) {
         let number = self.wanted.borrow().0;
         if self.object.borrow().is_some() {
-            // The task lives as long as this end: an error cannot come.
-            let _ = self.sent.wait_for(|sent| *sent >= number).await;
+            // The task lives as long as this end, unless it panicked.
+            if self.sent.wait_for(|sent| *sent >= number).await.is_err() {
+                tracing::error!("the status sender of a pod ended before its last status was written");
+            }
         }
     }
 }

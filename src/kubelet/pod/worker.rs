@@ -36,7 +36,7 @@ use crate::{
     context::{Context, container_reference, pod_reference},
     probe::{ProbeSet, Target},
     text::pod_text,
-    volume::Mounted,
+    volume::{self, Mounted, VolumeError},
     wake::{Cause, Waker},
 };
 
@@ -104,6 +104,8 @@ pub struct Worker {
     rejected: bool,
     mounted: Option<Mounted>,
     volume_delay: Duration,
+    /// Volumes that were set up, or failed, before anybody asked for them.
+    ahead: Option<Result<Mounted, (String, VolumeError)>>,
     /// Limits that containers were given.
     applied: resize::Applied,
     /// Labels and annotations that the volumes show.
@@ -145,6 +147,7 @@ impl Worker {
                 .map(|(reason, message)| ("Failed", reason, format!("Pod was rejected: {message}"))),
             mounted: None,
             volume_delay: VOLUME_RETRY_MIN,
+            ahead: None,
             applied: resize::Applied::new(),
             shown: None,
             announced: HashMap::new(),
@@ -197,7 +200,7 @@ impl Worker {
     async fn sync(&mut self, update: &Update) -> Option<Timestamp> {
         for _ in 0..ROUNDS_MAX {
             let causes = self.waker.take();
-            let observed = match self.look(update).await {
+            let observed = match self.first_or_next_look(update).await {
                 Ok(observed) => observed,
                 Err(error) => {
                     tracing::warn!(error, pod = pod_text(&update.pod), "looking at the runtime");
@@ -250,6 +253,19 @@ impl Worker {
             }
         }
         Some(later(Timestamp::now(), RETRY))
+    }
+
+    /// A pod that no agent has told of yet most likely has nothing in the runtime, and needs its volumes next: they are set
+    /// up while the runtime is asked.
+    async fn first_or_next_look(&mut self, update: &Update) -> Result<Observed, String> {
+        let told = update.pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+        if told || self.ahead.is_some() || self.mounted.is_some() || self.status.start_time.is_some() {
+            return self.look(update).await;
+        }
+        let context = self.context.clone();
+        let (observed, ahead) = futures::join!(self.look(update), volume::set_up(&context, &update.pod, &[]));
+        self.ahead = Some(ahead);
+        observed
     }
 
     async fn clean_up(&self, update: &Update, observed: &Observed) {
@@ -457,6 +473,8 @@ fn shown_of(pod: &Pod) -> Shown {
 
 /// Waits for an update of a kind. What it is, the caller reads anew.
 async fn until(updates: &mut watch::Receiver<Update>, kind: impl FnMut(&Update) -> bool) {
-    // An error is the manager's end, which this task does not outlive.
-    let _ = updates.wait_for(kind).await;
+    if updates.wait_for(kind).await.is_err() {
+        // The manager's end, which this task does not outlive: there is nothing to go on with.
+        std::future::pending::<()>().await;
+    }
 }

@@ -34,7 +34,11 @@ pub fn write(target: &Path, files: &Files) -> Result<bool, VolumeError> {
         validate(path)?;
     }
     let data_link = target.join(DATA);
-    let current = fs::read_link(&data_link).ok();
+    let current = match fs::read_link(&data_link) {
+        Ok(current) => Some(current),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(VolumeError::io("readlink", &data_link)(error)),
+    };
     if let Some(current) = &current
         && same(&target.join(current), files)
     {

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, Volume,
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret,
+    ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
 use super::{
@@ -69,52 +70,62 @@ async fn projected(
     content: &mut Content,
 ) -> Result<(), VolumeError> {
     let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-    for part in source.sources.iter().flatten() {
-        if let Some(part) = &part.config_map {
-            let map = config_map(context, pod, &part.name, part.optional).await?;
-            content.files.extend(config_map_files(
-                map.as_deref(),
-                part.items.as_deref(),
-                mode,
-                part.optional,
-            )?);
-        } else if let Some(part) = &part.secret {
-            let secret = secret(context, pod, &part.name, part.optional).await?;
-            content.files.extend(secret_files(
-                secret.as_deref(),
-                part.items.as_deref(),
-                mode,
-                part.optional,
-            )?);
-        } else if let Some(part) = &part.downward_api {
-            let items = part.items.as_deref().unwrap_or_default();
-            content.files.extend(downward_files(pod, items, mode, facts)?);
-        } else if let Some(part) = &part.service_account_token {
-            // A token belongs to its reader alone, unless nobody says who that is.
-            let owned = ownership::fs_group(pod).is_some() || ownership::common_user(pod).is_some();
-            let account = spec(pod).service_account_name.as_deref().unwrap_or("default");
-            let token = context
-                .tokens
-                .get(
-                    &context.client,
-                    pod,
-                    account,
-                    part.audience.as_deref().unwrap_or_default(),
-                    part.expiration_seconds.unwrap_or(3600),
-                )
-                .await
-                .map_err(VolumeError::Api)?;
-            let file =
-                File { data: token.token.into_bytes(), mode: if owned { 0o600 } else { unsigned(mode) } };
-            content.files.insert(part.path.clone(), file);
-            content.tokens.push(part.path.clone());
-            let due = token.refresh_at;
-            content.refresh_at = Some(content.refresh_at.map_or(due, |other| other.min(due)));
-        } else {
-            return Err(VolumeError::Unsupported("projected source".into()));
-        }
+    let parts = source.sources.iter().flatten().map(|part| projected_part(context, pod, part, mode, facts));
+    // Asked for at once, merged in order: a later part wins.
+    for part in futures::future::join_all(parts).await {
+        let part = part?;
+        content.files.extend(part.files);
+        content.tokens.extend(part.tokens);
+        content.refresh_at = match (content.refresh_at, part.refresh_at) {
+            (Some(left), Some(right)) => Some(left.min(right)),
+            (left, right) => left.or(right),
+        };
     }
     Ok(())
+}
+
+async fn projected_part(
+    context: &Context,
+    pod: &Pod,
+    part: &VolumeProjection,
+    mode: i32,
+    facts: &NodeFacts,
+) -> Result<Content, VolumeError> {
+    let files = if let Some(part) = &part.config_map {
+        let map = config_map(context, pod, &part.name, part.optional).await?;
+        config_map_files(map.as_deref(), part.items.as_deref(), mode, part.optional)?
+    } else if let Some(part) = &part.secret {
+        let secret = secret(context, pod, &part.name, part.optional).await?;
+        secret_files(secret.as_deref(), part.items.as_deref(), mode, part.optional)?
+    } else if let Some(part) = &part.downward_api {
+        downward_files(pod, part.items.as_deref().unwrap_or_default(), mode, facts)?
+    } else if let Some(part) = &part.service_account_token {
+        return token(context, pod, part, mode).await;
+    } else {
+        return Err(VolumeError::Unsupported("projected source".into()));
+    };
+    Ok(Content { files, ..Content::default() })
+}
+
+async fn token(
+    context: &Context,
+    pod: &Pod,
+    part: &ServiceAccountTokenProjection,
+    mode: i32,
+) -> Result<Content, VolumeError> {
+    // A token belongs to its reader alone, unless nobody says who that is.
+    let owned = ownership::fs_group(pod).is_some() || ownership::common_user(pod).is_some();
+    let account = spec(pod).service_account_name.as_deref().unwrap_or("default");
+    let audience = part.audience.as_deref().unwrap_or_default();
+    let seconds = part.expiration_seconds.unwrap_or(3600);
+    let got = context.tokens.get(&context.client, pod, account, audience, seconds).await;
+    let token = got.map_err(VolumeError::Api)?;
+    let file = File { data: token.token.into_bytes(), mode: if owned { 0o600 } else { unsigned(mode) } };
+    Ok(Content {
+        files: Files::from([(part.path.clone(), file)]),
+        tokens: vec![part.path.clone()],
+        refresh_at: Some(token.refresh_at),
+    })
 }
 
 type Found<T> = Option<std::sync::Arc<T>>;

@@ -7,14 +7,16 @@ use std::time::Duration;
 use copepod_client::events::EventType;
 use copepod_cri::api;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
 
 use super::{RETRY, Update, Worker, shown_of};
 use crate::{
     container::sandbox::sandbox_config,
     context::{container_reference, pod_reference},
     pod::{
-        act::{self, StartError, StartInputs, create_sandbox, kill_container, kill_pod, start_container},
-        backoff::later,
+        act::{StartError, StartInputs, create_sandbox, start_container},
+        backoff::{self, later},
+        kill::{Victim, grace_seconds, kill_container, kill_pod},
         model::{ContainerKind, Observed, RunState, find_container, host_network, is_sidecar},
         observe::sandbox_of,
         plan::{KillReason, Plan, SandboxPlan, container_at},
@@ -56,10 +58,15 @@ impl Worker {
         }
         for kill in &plan.kill {
             let Some((_, container)) = find_container(&pod, &kill.name) else { continue };
-            let grace = act::grace_seconds(&pod, &container, kill.reason);
-            kill_container(&context, &pod, &kill.name, &kill.id, &kill.message, grace, observed.ips())
-                .await
-                .map_err(failed("killing a container"))?;
+            let victim = Victim {
+                pod: &pod,
+                name: &kill.name,
+                id: &kill.id,
+                message: &kill.message,
+                grace_seconds: grace_seconds(&pod, &container, kill.reason),
+                pod_ips: observed.ips(),
+            };
+            kill_container(&context, victim).await.map_err(failed("killing a container"))?;
         }
         if plan.start.is_empty() && !matches!(plan.sandbox, SandboxPlan::Create { .. }) {
             return Ok(());
@@ -82,7 +89,7 @@ impl Worker {
         let mut retry: Option<Timestamp> = None;
         for start in plan.start {
             let container = container_at(&pod, start);
-            self.note_restart(observed, &container.name);
+            self.note_restart(observed, &container);
             let inputs = StartInputs {
                 pod: &pod,
                 container: &container,
@@ -138,8 +145,9 @@ impl Worker {
         context.pods.own(&id, &self.uid);
         match context.runtime.pod_sandbox_status(&id).await {
             Ok(status) => {
-                let ips = sandbox_of(&status).ips.unwrap_or_default();
-                Ok((id, config, ips))
+                let sandbox = sandbox_of(&status);
+                self.cache.note_sandbox(sandbox.clone());
+                Ok((id, config, sandbox.ips.unwrap_or_default()))
             }
             Err(error) => {
                 let message = format!("Unable to get pod sandbox status: {}", error.grpc_text());
@@ -155,13 +163,13 @@ impl Worker {
     }
 
     /// Counts a crash: the next restart waits longer.
-    fn note_restart(&mut self, observed: &Observed, name: &str) {
+    fn note_restart(&mut self, observed: &Observed, container: &Container) {
         let exited = observed
             .containers
             .iter()
-            .find(|instance| instance.name == name && instance.state == RunState::Exited);
+            .find(|instance| instance.name == container.name && instance.state == RunState::Exited);
         if let Some(finished) = exited.and_then(|instance| instance.finished_at) {
-            self.backoff.next(name, finished, Timestamp::now());
+            self.backoff.next(&backoff::key(container), finished, Timestamp::now());
         }
     }
 
@@ -174,7 +182,11 @@ impl Worker {
 
     /// Sets volumes up, or brings them up to date. False: not now, the time to retry is noted.
     pub(super) async fn set_up_volumes(&mut self, update: &Update, observed: &Observed) -> bool {
-        match volume::set_up(&self.context, &update.pod, observed.ips()).await {
+        let set_up = match self.ahead.take() {
+            Some(done) => done,
+            None => volume::set_up(&self.context, &update.pod, observed.ips()).await,
+        };
+        match set_up {
             Ok(mounted) => {
                 self.mounted = Some(mounted);
                 self.shown = Some(shown_of(&update.pod));
@@ -200,11 +212,15 @@ impl Worker {
             if resize.restart {
                 let Some((_, container)) = find_container(pod, &resize.name) else { continue };
                 let message = format!("Container {} resize requires restart", resize.name);
-                let grace = act::grace_seconds(pod, &container, KillReason::Other);
-                let ips = observed.ips();
-                let killed =
-                    kill_container(&self.context, pod, &resize.name, &resize.id, &message, grace, ips).await;
-                if let Err(error) = killed {
+                let victim = Victim {
+                    pod,
+                    name: &resize.name,
+                    id: &resize.id,
+                    message: &message,
+                    grace_seconds: grace_seconds(pod, &container, KillReason::Other),
+                    pod_ips: observed.ips(),
+                };
+                if let Err(error) = kill_container(&self.context, victim).await {
                     tracing::warn!(error, pod = pod_text(pod), "killing a container to resize it");
                 }
                 continue;

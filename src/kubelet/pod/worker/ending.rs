@@ -10,7 +10,8 @@ use super::{RETRY, Update, Worker, until};
 use crate::{
     context::pod_reference,
     pod::{
-        act::{clean, kill_pod},
+        act::clean,
+        kill::kill_pod,
         model::{Observed, is_deleted, is_static, spec},
         patch,
     },
@@ -100,8 +101,10 @@ impl Worker {
         let volumes = [directory.join("volumes"), volume::subpath::directory(&directory)];
         for path in volumes {
             let result = tokio::task::spawn_blocking(move || teardown::remove_pod_dir(&path)).await;
-            if let Ok(Err(error)) = result {
-                tracing::warn!(%error, pod = pod_text(&update.pod), "taking volumes down");
+            match result {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, pod = pod_text(&update.pod), "taking volumes down"),
+                Err(error) => tracing::error!(%error, pod = pod_text(&update.pod), "taking volumes down"),
             }
         }
         if let Err(error) = self.context.cgroups.remove_pod(&self.uid) {
