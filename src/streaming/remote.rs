@@ -181,14 +181,17 @@ fn status_for(protocol: ChannelProtocol, status: Vec<u8>) -> Option<Vec<u8>> {
 async fn write(stream: Option<&WriteHalf>, data: Bytes) {
     if let Some(stream) = stream
         && !data.is_empty()
+        && let Err(error) = stream.write(data).await
     {
-        let _ = stream.write(data).await;
+        tracing::trace!(%error, "input of a command that has ended");
     }
 }
 
 async fn close(stream: Option<&WriteHalf>) {
-    if let Some(stream) = stream {
-        let _ = stream.close().await;
+    if let Some(stream) = stream
+        && let Err(error) = stream.close().await
+    {
+        tracing::trace!(%error, "end of input of a command that has ended");
     }
 }
 

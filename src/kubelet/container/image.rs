@@ -239,7 +239,12 @@ async fn pull_credentials(context: &Context, pod: &Pod, name: &ImageName) -> Vec
 /// Registry keys and what to show there.
 fn secret_credentials(secret: &Arc<Secret>) -> Vec<(String, api::AuthConfig)> {
     let data = secret.data.as_ref();
-    let parsed = |key: &str| -> Option<serde_json::Value> { serde_json::from_slice(&data?.get(key)?.0).ok() };
+    let parsed = |key: &str| -> Option<serde_json::Value> {
+        let read = serde_json::from_slice(&data?.get(key)?.0);
+        // What is wrong with it is the error's; what is in it is nobody's.
+        read.inspect_err(|_| tracing::warn!(secret = secret.metadata.name, key, "a pull secret is not JSON"))
+            .ok()
+    };
     let auths = match secret.type_.as_deref() {
         Some("kubernetes.io/dockerconfigjson") => {
             parsed(".dockerconfigjson").and_then(|json| json.get("auths").cloned())

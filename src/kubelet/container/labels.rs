@@ -78,10 +78,12 @@ pub fn container_annotations(
     if let Some(seconds) = spec(pod).termination_grace_period_seconds {
         all.insert(GRACE_PERIOD.into(), seconds.to_string());
     }
-    let mut json = |name: &str, value: serde_json::Result<String>| {
-        if let Ok(value) = value {
+    let mut json = |name: &str, value: serde_json::Result<String>| match value {
+        Ok(value) => {
             all.insert(name.into(), value);
         }
+        // upstream: kubelet/kuberuntime/labels.go newContainerAnnotations goes on without it too.
+        Err(error) => tracing::error!(%error, name, container = container.name, "annotation of a container"),
     };
     if let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()) {
         json(PRE_STOP, serde_json::to_string(hook));

@@ -26,8 +26,16 @@ pub fn log_dir(context: &Context, pod: &Pod) -> PathBuf {
 /// The node's part of name resolution, read anew: the node's resolv.conf may have changed.
 pub fn node_dns(context: &Context) -> NodeDns {
     let host = match &context.config.resolv_conf {
-        // A file that is missing is an empty one, as for the resolver itself.
-        Some(path) => super::dns::parse_resolv_conf(&std::fs::read_to_string(path).unwrap_or_default()),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).unwrap_or_else(|error| {
+                // A file that is missing is an empty one, as for the resolver itself.
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    tracing::warn!(%error, path = %path.display(), "reading the node's resolv.conf");
+                }
+                String::new()
+            });
+            super::dns::parse_resolv_conf(&text)
+        }
         None => api::DnsConfig::default(),
     };
     NodeDns {

@@ -80,7 +80,13 @@ impl Seen {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let listed = if images { context.runtime.list_images().await.ok() } else { None };
+        let listed = match images {
+            true => context.runtime.list_images().await.map(Some).unwrap_or_else(|error| {
+                tracing::warn!(error = error.grpc_text(), "listing images");
+                None
+            }),
+            false => None,
+        };
         let images = match listed {
             Some(images) => image_list(images),
             None => before.map(|before| before.images.clone()).unwrap_or_default(),

@@ -54,10 +54,9 @@ impl HttpTarget {
             let value = HeaderValue::from_str(&pair.value).map_err(|error| error.to_string())?;
             headers.append(name, value);
         }
-        if !headers.contains_key(header::USER_AGENT)
-            && let Ok(agent) = HeaderValue::from_str(&format!("kube-{purpose}/1.36"))
-        {
-            headers.insert(header::USER_AGENT, agent);
+        if !headers.contains_key(header::USER_AGENT) {
+            let agent = HeaderValue::from_str(&format!("kube-{purpose}/1.36"));
+            headers.insert(header::USER_AGENT, agent.map_err(|error| error.to_string())?);
         }
         match headers.get(header::ACCEPT).map(|value| value.is_empty()) {
             None => {
@@ -170,8 +169,8 @@ where
     request.headers_mut().extend(target.headers.clone());
     if !target.headers.contains_key(header::HOST)
         && let Some(authority) = target.uri.authority()
-        && let Ok(value) = HeaderValue::from_str(authority.as_str())
     {
+        let value = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
         request.headers_mut().insert(header::HOST, value);
     }
     let answer = async {
@@ -181,9 +180,10 @@ where
             response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let mut body = response.into_body();
         let mut read = Vec::new();
-        while let Some(Ok(frame)) = body.frame().await {
-            if let Ok(data) = frame.into_data() {
-                read.extend_from_slice(&data);
+        while let Some(frame) = body.frame().await {
+            // Frames that are not data are trailers, which say nothing here.
+            if let Some(data) = frame.map_err(text)?.data_ref() {
+                read.extend_from_slice(data);
             }
             if read.len() >= BODY_BYTES_MAX {
                 break;
@@ -270,7 +270,10 @@ mod tests {
                 let read = stream.read(&mut request).await.unwrap_or(0);
                 let again = request[..read].starts_with(b"GET /next");
                 let text = if again { "HTTP/1.1 204 No Content\r\n\r\n" } else { response };
-                let _ = stream.write_all(text.as_bytes()).await;
+                // The probe may have gone away, which is what some cases are about.
+                if stream.write_all(text.as_bytes()).await.is_err() {
+                    return;
+                }
             }
         });
         let action: HTTPGetAction = serde_json::from_value(

@@ -88,9 +88,10 @@ async fn copy(
         Err(error) => {
             tracing::warn!(%error, path = %path.display(), "reading a log");
             // The head is out: what is wrong can only be said in the body.
-            let _ = out
-                .send(Bytes::from(format!("failed to try resolving symlinks in path {:?}: {error}\n", path)))
-                .await;
+            let message = format!("failed to try resolving symlinks in path {path:?}: {error}\n");
+            if out.send(Bytes::from(message)).await.is_err() {
+                tracing::debug!("the reader of a log went away");
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -26,6 +27,9 @@ const INBOUND_CHUNKS_MAX: usize = 16;
 
 /// Streams of one connection. An exec has five; a port-forward two per connection forwarded.
 const STREAMS_MAX: usize = 1000;
+
+/// How long the end of a connection waits for its goodbye to be written.
+const GOODBYE_WAIT: Duration = Duration::from_secs(1);
 
 /// Which side of the connection this is; decides the ids of its streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +116,10 @@ impl Connection {
             drop(self.outbound);
             // The writer ends when the last sender is gone; streams still held by callers keep it, so do not wait for
             // more than the goodbye.
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), self._tasks.join_next()).await;
+            let goodbye = tokio::time::timeout(GOODBYE_WAIT, self._tasks.join_next()).await;
+            if goodbye.is_err() {
+                tracing::debug!("a SPDY connection was closed before its goodbye was written");
+            }
         }
     }
 }
@@ -184,7 +191,9 @@ async fn write_frames(
             return;
         }
     }
-    let _ = writer.shutdown().await;
+    if let Err(error) = writer.shutdown().await {
+        tracing::debug!(%error, "shutting a SPDY connection down");
+    }
 }
 
 struct Reading {
@@ -207,12 +216,19 @@ impl Reading {
                         }
                     }
                     Ok(None) => break,
-                    Err(_) => break 'connection,
+                    Err(error) => {
+                        tracing::debug!(%error, "a SPDY connection that cannot be read");
+                        break 'connection;
+                    }
                 }
             }
             match reader.read_buf(&mut buffer).await {
-                Ok(read) if read > 0 => {}
-                _ => break,
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a SPDY connection broke");
+                    break;
+                }
             }
         }
         // Ends every stream's reader.
@@ -226,9 +242,9 @@ impl Reading {
                 let sender = lock(&self.streams).get(&id).cloned();
                 if let Some(sender) = sender
                     && !data.is_empty()
+                    && sender.send(data).await.is_err()
                 {
-                    // A reader that went away drops what comes for it.
-                    let _ = sender.send(data).await;
+                    tracing::trace!(id, "data for a stream that nobody reads any more is dropped");
                 }
                 if fin {
                     lock(&self.streams).remove(&id);
