@@ -1,5 +1,6 @@
 //! `copepod down`: stops pods and processes; with `--purge` nothing of the cluster is left on the machine.
 
+use crate::containerd::Programs;
 use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::units;
@@ -8,6 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -25,6 +27,8 @@ pub struct Down {
 
 /// How long mounts and processes of pods get to go away.
 const WAIT: Duration = Duration::from_secs(10);
+/// Processes that are no children end without telling: they are looked for.
+const POLL: Duration = Duration::from_millis(20);
 
 impl Down {
     /// Runs the command.
@@ -43,7 +47,7 @@ impl Down {
         }
         // containerd last: it is needed to end the pods in an orderly way.
         if !self.keep_pods {
-            remove_pods(layout)?;
+            remove_pods(layout, &settings);
         }
         if let Some(name) = last
             && units::stop(layout, name)?
@@ -51,7 +55,7 @@ impl Down {
             eprintln!("stopped {name}");
         }
         if !self.keep_pods {
-            kill_shims(layout)?;
+            kill_leftovers(layout, &settings)?;
         }
         if self.purge {
             purge(layout, &settings)?;
@@ -61,42 +65,81 @@ impl Down {
     }
 }
 
-/// Ends all containers and removes all sandboxes, so that CNI gives their addresses and devices back.
-fn remove_pods(layout: &Layout) -> anyhow::Result<()> {
-    let socket = layout.containerd_socket();
-    if units::running(layout, "containerd")?.is_none() || !socket.exists() {
-        return Ok(());
+/// Ends all containers and removes all sandboxes, so that CNI gives their addresses, devices and rules back. A containerd
+/// that died is started once more for that. What cannot be ended so is killed and taken apart afterwards.
+fn remove_pods(layout: &Layout, settings: &Settings) {
+    // containerd keeps a folder for each running container: without any there is nothing to end, and it may be gone.
+    let tasks = layout.join("containerd/state/io.containerd.runtime.v2.task/k8s.io");
+    if std::fs::read_dir(tasks).map_or(true, |mut entries| entries.next().is_none()) {
+        return;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let removed = runtime.block_on(copepod_kubelet::teardown::remove_all_pods(&socket))?;
-    if removed > 0 {
-        eprintln!("removed {removed} pods");
+    let removed = revive(layout, settings).and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let socket = layout.containerd_socket();
+        Ok(runtime.block_on(copepod_kubelet::teardown::remove_all_pods(&socket))?)
+    });
+    match removed {
+        Ok(0) => {}
+        Ok(count) => eprintln!("removed {count} pods"),
+        Err(error) => eprintln!("pods cannot end in an orderly way and are killed: {error:#}"),
+    }
+}
+
+/// Starts containerd if it does not run, and waits until it listens.
+fn revive(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
+    let unit = Programs::find(settings.containerd.as_deref())?.unit(layout);
+    if units::start(layout, &unit)? {
+        eprintln!("started containerd once more, to end its pods");
+    }
+    let until = Instant::now() + WAIT;
+    while UnixStream::connect(layout.containerd_socket()).is_err() {
+        let alive = units::running(layout, unit.name)?.is_some();
+        anyhow::ensure!(
+            alive && Instant::now() < until,
+            "containerd does not start: {}",
+            units::log_tail(layout, unit.name)
+        );
+        std::thread::sleep(POLL);
     }
     Ok(())
 }
 
-/// Processes whose command line names the state folder: shims that lost their containerd, and what runs below them ends
-/// with them.
-fn kill_shims(layout: &Layout) -> anyhow::Result<()> {
+/// Kills what is left: shims, which are known by the socket on their command line, and what runs in the pods' cgroups.
+fn kill_leftovers(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
     let needle = layout.containerd_socket().display().to_string();
-    let shims = || -> Vec<Pid> {
-        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-        let pids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
-        let ours = |pid: &i32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let text = String::from_utf8_lossy(&line);
-            text.contains("containerd-shim") && text.contains(&needle)
-        };
-        pids.filter(ours).map(Pid::from_raw).collect()
-    };
-    for pid in shims() {
-        kill(pid, Signal::SIGKILL).with_context(|| format!("could not kill the shim {pid}"))?;
-    }
     let until = Instant::now() + WAIT;
-    while !shims().is_empty() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20));
+    loop {
+        let mut left = shims(&needle)?;
+        left.extend(copepod_kubelet::teardown::pod_processes(&settings.cgroup_root())?);
+        if left.is_empty() {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < until, "processes of pods do not end: {left:?}");
+        for pid in left {
+            match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                // It ended by itself.
+                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+                Err(error) => return Err(error).with_context(|| format!("could not kill process {pid}")),
+            }
+        }
+        std::thread::sleep(POLL);
     }
-    Ok(())
+}
+
+fn shims(needle: &str) -> anyhow::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").context("reading /proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        // A process that has just ended has no command line any more.
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&line);
+        if text.contains("containerd-shim") && text.contains(needle) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
 }
 
 fn purge(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {

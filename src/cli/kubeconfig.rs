@@ -41,6 +41,25 @@ pub fn user_file() -> Option<PathBuf> {
     Some(PathBuf::from(std::env::var_os("HOME")?).join(".kube/config"))
 }
 
+/// How to call kubectl for this cluster: by its context, if the user's kubeconfig has that with this cluster's server.
+pub fn command(layout: &Layout, settings: &Settings) -> anyhow::Result<String> {
+    match user_file() {
+        Some(file) if has_context(settings, &file)? => Ok(format!("kubectl --context {}", settings.context)),
+        _ => Ok(format!("kubectl --kubeconfig {}", layout.kubeconfig("admin").display())),
+    }
+}
+
+/// Whether the file has the cluster's context, with this cluster's server.
+fn has_context(settings: &Settings, file: &Path) -> anyhow::Result<bool> {
+    let Some(text) = files::read(file)?.filter(|text| !text.trim().is_empty()) else { return Ok(false) };
+    let config: Value =
+        serde_saphyr::from_str(&text).with_context(|| format!("{} is not a kubeconfig", file.display()))?;
+    let ours = |entry: &Value| {
+        entry["name"] == json!(settings.context) && entry["cluster"]["server"] == json!(settings.server())
+    };
+    Ok(config["clusters"].as_array().is_some_and(|clusters| clusters.iter().any(ours)))
+}
+
 /// Puts the cluster's context into the user's kubeconfig and makes it the current one if there was none.
 pub fn merge(layout: &Layout, settings: &Settings, file: &Path) -> anyhow::Result<()> {
     let own: Value = serde_saphyr::from_str(&render(layout, settings, "admin")?)?;
@@ -58,9 +77,9 @@ pub fn merge(layout: &Layout, settings: &Settings, file: &Path) -> anyhow::Resul
     })
 }
 
-/// Takes the cluster's context out again.
+/// Takes the cluster's context out again. A context of that name that leads elsewhere is another cluster's and stays.
 pub fn remove(settings: &Settings, file: &Path) -> anyhow::Result<()> {
-    if !file.exists() {
+    if !has_context(settings, file)? {
         return Ok(());
     }
     edit(file, |config| {
@@ -104,7 +123,6 @@ fn edit(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Storage;
 
     #[test]
     fn a_context_comes_and_goes_and_others_stay() {
@@ -114,22 +132,7 @@ mod tests {
         for name in ["ca.crt", "admin.crt", "admin.key"] {
             std::fs::write(layout.pki().join(name), "pem").expect("a file");
         }
-        let settings = Settings {
-            node_name: "n".into(),
-            node_ip: [127, 0, 0, 1].into(),
-            bind_address: [0, 0, 0, 0].into(),
-            secure_port: 6443,
-            kubelet_port: 10250,
-            controller_manager_port: 10257,
-            scheduler_port: 10259,
-            storage: Storage::Embedded,
-            separate: false,
-            pod_cidr: "10.244.0.0/24".into(),
-            service_cidr: "10.96.0.0/12".into(),
-            bridge: "copepod0".into(),
-            domain: "cluster.local".into(),
-            context: "copepod".into(),
-        };
+        let settings = Settings::fresh(0, "n".into(), [127, 0, 0, 1].into());
         let file = dir.path().join("kube/config");
         std::fs::create_dir(dir.path().join("kube")).expect("a folder");
         let other = "apiVersion: v1\nkind: Config\ncurrent-context: mine\nusers:\n- name: mine\n  user:\n    token: x\n    extra-field: kept\n";
@@ -148,6 +151,9 @@ mod tests {
         assert_eq!(users, "mine,copepod");
         assert!(text.contains("extra-field: kept") && text.contains("current-context: mine"), "{text}");
         assert!(text.contains("https://127.0.0.1:6443"), "{text}");
+        let elsewhere = Settings { secure_port: 1, ..settings.clone() };
+        remove(&elsewhere, &file).expect("another cluster of that name");
+        assert_eq!(names("users").0, "mine,copepod");
         remove(&settings, &file).expect("removes");
         assert_eq!(names("users").0, "mine");
         assert_eq!(names("clusters").0, "");

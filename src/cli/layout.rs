@@ -20,6 +20,10 @@ impl Layout {
     pub fn root(&self) -> &Path {
         &self.root
     }
+    /// Whether it is the one that commands take without `--data-dir`.
+    pub fn is_default(&self) -> bool {
+        self.root == Path::new(DEFAULT_DATA_DIR)
+    }
     /// Something below it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.root.join(name)

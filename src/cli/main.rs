@@ -31,11 +31,24 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// What stands below the list of commands.
+const AFTER_HELP: &str = "\
+The components are commands too, with upstream's flags: apiserver, controller-manager, scheduler, kubelet.
+
+Examples:
+  copepod doctor                     what this machine lacks
+  copepod up                         a cluster; twice is as good as once
+  copepod up --etcd --separate       objects in etcd, a process for each component
+  copepod --data-dir /var/lib/b up   a second cluster beside the first
+  copepod image load web.tar         an image for its pods, without a registry
+  copepod status                     what runs, and how to call kubectl
+  copepod down --purge               nothing is left";
+
 /// A Kubernetes cluster on this machine, from one binary.
 #[derive(Debug, Parser)]
-#[command(name = "copepod", version, propagate_version = true)]
+#[command(name = "copepod", version, propagate_version = true, after_help = AFTER_HELP)]
 struct Arguments {
-    /// Where the cluster keeps its state.
+    /// Where the cluster keeps its state; another folder is another cluster.
     #[arg(long, global = true, default_value = layout::DEFAULT_DATA_DIR)]
     data_dir: PathBuf,
     #[command(subcommand)]
@@ -45,7 +58,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start the cluster, or what of it is not running, and wait until its node is ready.
-    Up(up::Up),
+    Up(Box<up::Up>),
     /// Stop the cluster and its pods.
     Down(down::Down),
     /// Say what runs, how much memory it takes and how long its certificates are good.

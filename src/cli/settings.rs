@@ -26,8 +26,19 @@ pub enum Storage {
     },
 }
 
-/// Ports of API server, kubelet, controller manager and scheduler unless `up` is told others.
-pub const DEFAULT_PORTS: [u16; 4] = [6443, 10250, 10257, 10259];
+/// Clusters on one machine for which there are defaults; each further one needs flags.
+pub const CLUSTERS_MAX: u8 = 16;
+
+/// A port of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The unit that listens there.
+    pub unit: &'static str,
+    /// The flag of `up` that names another one.
+    pub flag: &'static str,
+    /// The port.
+    pub number: u16,
+}
 
 /// The settings of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +72,9 @@ pub struct Settings {
     pub domain: String,
     /// Name of the context in the kubeconfig.
     pub context: String,
+    /// The containerd program; `None`: the one in the PATH.
+    #[serde(default)]
+    pub containerd: Option<String>,
 }
 
 impl Settings {
@@ -84,18 +98,46 @@ impl Settings {
         Ok(files::write(&layout.settings(), text.as_bytes(), Mode::Public)?)
     }
 
+    /// What `up` without flags makes of the `number`th cluster of this machine, counted from 0. Clusters of different
+    /// numbers have nothing in common: no port, no device, no address of a pod, no context.
+    pub fn fresh(number: u8, node_name: String, node_ip: IpAddr) -> Settings {
+        let n = u16::from(number.min(CLUSTERS_MAX));
+        Settings {
+            node_name,
+            node_ip,
+            bind_address: [0, 0, 0, 0].into(),
+            // In steps of two: an etcd 1000 above takes two ports.
+            secure_port: 6443 + 2 * n,
+            kubelet_port: 10250 + 20 * n,
+            controller_manager_port: 10257 + 20 * n,
+            scheduler_port: 10259 + 20 * n,
+            storage: Storage::Embedded,
+            separate: false,
+            pod_cidr: format!("10.244.{n}.0/24"),
+            service_cidr: "10.96.0.0/12".into(),
+            bridge: format!("copepod{n}"),
+            domain: "cluster.local".into(),
+            context: if n == 0 { "copepod".into() } else { format!("copepod-{n}") },
+            containerd: None,
+        }
+    }
+
     /// Each port that the cluster listens on, with the unit that does.
-    pub fn ports(&self) -> Vec<(&'static str, u16)> {
-        let components = [
-            ("apiserver", self.secure_port),
-            ("kubelet", self.kubelet_port),
-            ("controller-manager", self.controller_manager_port),
-            ("scheduler", self.scheduler_port),
-        ];
+    pub fn ports(&self) -> Vec<Port> {
         let unit = |name| if self.separate { name } else { "copepod" };
-        let mut out: Vec<_> = components.into_iter().map(|(name, port)| (unit(name), port)).collect();
+        let mut out = vec![
+            Port { unit: unit("apiserver"), flag: "--secure-port", number: self.secure_port },
+            Port { unit: unit("kubelet"), flag: "--kubelet-port", number: self.kubelet_port },
+            Port {
+                unit: unit("controller-manager"),
+                flag: "--controller-manager-port",
+                number: self.controller_manager_port,
+            },
+            Port { unit: unit("scheduler"), flag: "--scheduler-port", number: self.scheduler_port },
+        ];
         if let Storage::Etcd { port, .. } = self.storage {
-            out.extend([("etcd", port), ("etcd", port.saturating_add(1))]);
+            let etcd = |number| Port { unit: "etcd", flag: "--etcd-port", number };
+            out.extend([etcd(port), etcd(port.saturating_add(1))]);
         }
         out
     }
@@ -119,40 +161,34 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn settings(separate: bool, storage: Storage) -> Settings {
-        Settings {
-            node_name: "n".into(),
-            node_ip: [192, 0, 2, 1].into(),
-            bind_address: [0, 0, 0, 0].into(),
-            secure_port: 1,
-            kubelet_port: 2,
-            controller_manager_port: 3,
-            scheduler_port: 4,
-            storage,
-            separate,
-            pod_cidr: "10.244.0.0/24".into(),
-            service_cidr: "10.96.0.0/12".into(),
-            bridge: "b".into(),
-            domain: "cluster.local".into(),
-            context: "c".into(),
-        }
-    }
-
     /// A component that was killed is started again while the others hold their ports.
     #[test]
     fn a_port_belongs_to_the_process_that_listens() {
-        let one = settings(false, Storage::Embedded).ports();
-        assert_eq!(one, [("copepod", 1), ("copepod", 2), ("copepod", 3), ("copepod", 4)]);
-        let etcd = Storage::Etcd { program: "etcd".into(), port: 5 };
-        let many = settings(true, etcd).ports();
-        let want = [
-            ("apiserver", 1),
-            ("kubelet", 2),
-            ("controller-manager", 3),
-            ("scheduler", 4),
-            ("etcd", 5),
-            ("etcd", 6),
-        ];
-        assert_eq!(many, want);
+        let mut settings = Settings::fresh(0, "n".into(), [192, 0, 2, 1].into());
+        let shown = |settings: &Settings| {
+            let words = settings.ports().into_iter().map(|port| format!("{}:{}", port.unit, port.number));
+            words.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown(&settings), "copepod:6443 copepod:10250 copepod:10257 copepod:10259");
+        settings.separate = true;
+        settings.storage = Storage::Etcd { program: "etcd".into(), port: 5 };
+        assert_eq!(
+            shown(&settings),
+            "apiserver:6443 kubelet:10250 controller-manager:10257 scheduler:10259 etcd:5 etcd:6"
+        );
+    }
+
+    #[test]
+    fn clusters_of_one_machine_share_nothing() {
+        let mut seen = std::collections::HashSet::new();
+        for number in 0..CLUSTERS_MAX {
+            let mut settings = Settings::fresh(number, "n".into(), [192, 0, 2, 1].into());
+            settings.storage = Storage::Etcd { program: "etcd".into(), port: settings.secure_port + 1000 };
+            let ports = settings.ports().into_iter().map(|port| port.number.to_string());
+            let names = [settings.pod_cidr.clone(), settings.bridge.clone(), settings.context.clone()];
+            for thing in ports.chain(names) {
+                assert!(seen.insert(thing.clone()), "{thing} of cluster {number}");
+            }
+        }
     }
 }

@@ -20,9 +20,8 @@ pub fn run(layout: &Layout) -> anyhow::Result<()> {
             Storage::External { servers } => format!("etcd ({servers})"),
         }
     );
-    if let Some(file) = kubeconfig::user_file() {
-        println!("kubectl    kubectl --kubeconfig {} --context {}", file.display(), settings.context);
-    }
+    println!("containerd {}", settings.containerd.as_deref().unwrap_or("that of the PATH"));
+    println!("kubectl    {}", kubeconfig::command(layout, &settings)?);
     println!();
     println!("{:<20} {:>8} {:>12} {:>10}", "PROCESS", "PID", "MEMORY", "CPU");
     let mut dead = Vec::new();

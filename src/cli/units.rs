@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub struct Unit {
     pub name: &'static str,
     /// Program and arguments.
     pub command: Vec<String>,
+    /// Folder that its PATH begins with.
+    pub path_first: Option<PathBuf>,
 }
 
 /// A running unit.
@@ -82,6 +85,11 @@ pub fn start(layout: &Layout, unit: &Unit) -> anyhow::Result<bool> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     command.current_dir("/");
+    if let Some(first) = &unit.path_first {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let rest = std::env::split_paths(&path);
+        command.env("PATH", std::env::join_paths(std::iter::once(first.clone()).chain(rest))?);
+    }
     // A shell's job control or a terminal's hang-up must not reach the cluster: own process group, no terminal input.
     let child = command.spawn().with_context(|| format!("could not start {program}"))?;
     let pid = i32::try_from(child.id())?;
@@ -158,7 +166,8 @@ mod tests {
         for sub in ["run", "log"] {
             std::fs::create_dir(layout.join(sub)).expect("a folder");
         }
-        let unit = Unit { name: "sleeper", command: ["sleep", "100"].map(String::from).to_vec() };
+        let unit =
+            Unit { name: "sleeper", command: ["sleep", "100"].map(String::from).to_vec(), path_first: None };
         assert!(start(&layout, &unit).expect("starts"));
         assert!(!start(&layout, &unit).expect("runs already"));
         let pid = running(&layout, "sleeper").expect("looks").expect("runs").pid;

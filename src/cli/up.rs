@@ -1,8 +1,10 @@
 //! `copepod up`: makes what is missing, starts what does not run, waits until the node is ready. Doing it twice is as good
 //! as once.
 
+use crate::containerd::Programs;
+use crate::doctor::network::{self, Range};
 use crate::layout::Layout;
-use crate::settings::{DEFAULT_PORTS, Settings, Storage};
+use crate::settings::{CLUSTERS_MAX, Settings, Storage};
 use crate::units::{self, Unit};
 use crate::{components, containerd, doctor, image, kubeconfig};
 use anyhow::{Context as _, bail};
@@ -15,58 +17,68 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Start the cluster, or what of it is not running, and wait until its node is ready.
+///
+/// Settings are kept in the data folder: a later 'up' without flags starts the same cluster. A second cluster on one
+/// machine needs only a data folder of its own ('copepod --data-dir DIR up'): ports, bridge, addresses of pods and the
+/// context are then chosen so that the two do not meet.
 #[derive(Debug, Args)]
 pub struct Up {
     /// Keep objects in an etcd started from this program instead of in the embedded store.
     #[arg(long, value_name = "PROGRAM", num_args = 0..=1, default_missing_value = "etcd", conflicts_with = "etcd_servers")]
     etcd: Option<String>,
-    /// Keep objects in this etcd instead of in the embedded store.
+    /// Port of that etcd; the next one is for its peers [default: 1000 above the API server's].
+    #[arg(long, value_name = "PORT")]
+    etcd_port: Option<u16>,
+    /// Keep objects in this etcd, which somebody else runs, instead of in the embedded store.
     #[arg(long, value_name = "URLS")]
     etcd_servers: Option<String>,
-    /// Run each component in a process of its own.
+    /// The containerd to run pods with, 1.6 to 2.x; its ctr and shim are looked for beside it [default: that of the PATH].
+    #[arg(long, value_name = "PROGRAM")]
+    containerd: Option<String>,
+    /// Run each component in a process of its own instead of all in one.
     #[arg(long)]
     separate: bool,
     /// Name of this machine's node [default: the host name].
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
     /// Address of this machine's node [default: that of the default route].
-    #[arg(long)]
+    #[arg(long, value_name = "ADDRESS")]
     node_ip: Option<IpAddr>,
-    /// Address that the API server listens on.
-    #[arg(long)]
+    /// Address that the API server listens on [default: 0.0.0.0, all of the machine's].
+    #[arg(long, value_name = "ADDRESS")]
     bind_address: Option<IpAddr>,
     /// Port of the API server [default: 6443].
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     secure_port: Option<u16>,
     /// Port of the kubelet [default: 10250].
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     kubelet_port: Option<u16>,
-    /// Health port of the controller manager [default: 10257].
-    #[arg(long)]
+    /// Health and metrics port of the controller manager [default: 10257].
+    #[arg(long, value_name = "PORT")]
     controller_manager_port: Option<u16>,
-    /// Health port of the scheduler [default: 10259].
-    #[arg(long)]
+    /// Health and metrics port of the scheduler [default: 10259].
+    #[arg(long, value_name = "PORT")]
     scheduler_port: Option<u16>,
     /// Addresses of pods [default: 10.244.0.0/24].
-    #[arg(long)]
+    #[arg(long, value_name = "RANGE")]
     pod_cidr: Option<String>,
     /// Addresses of services [default: 10.96.0.0/12].
-    #[arg(long)]
+    #[arg(long, value_name = "RANGE")]
     service_cidr: Option<String>,
-    /// Name of the bridge that pods hang on [default: copepod0].
-    #[arg(long)]
+    /// Name of the bridge that pods hang on, also that of their cgroup [default: copepod0].
+    #[arg(long, value_name = "NAME")]
     bridge: Option<String>,
     /// Name of the context in the kubeconfig [default: copepod].
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     context: Option<String>,
-    /// Do not touch the kubeconfig of the user.
+    /// Do not touch the kubeconfig of the user (the first of KUBECONFIG, or ~/.kube/config).
     #[arg(long)]
     no_kubeconfig: bool,
-    /// Images to load into the node before it is ready: tar files.
+    /// Load the images of this tar file into the node before it is ready; may be given several times.
     #[arg(long = "load", value_name = "FILE")]
     images: Vec<PathBuf>,
-    /// How long to wait for the node, in seconds.
-    #[arg(long, default_value_t = 60)]
+    /// How long to wait for each step, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
 }
 
@@ -100,69 +112,99 @@ fn host_name() -> anyhow::Result<String> {
 
 /// The address of the `kubernetes` Service: the first of the range.
 fn service_address(cidr: &str) -> anyhow::Result<IpAddr> {
-    let base = cidr.split_once('/').and_then(|(base, _)| base.parse::<std::net::Ipv4Addr>().ok());
-    let base =
-        base.with_context(|| format!("--service-cidr={cidr} is not an IPv4 range such as 10.96.0.0/12"))?;
-    Ok(IpAddr::from((u32::from(base) + 1).to_be_bytes()))
+    match Range::parse(cidr) {
+        Ok(range) => Ok(range.address(1).into()),
+        Err(error) => bail!("--service-cidr: {error}"),
+    }
+}
+
+/// What a first `up` without flags would choose.
+pub fn first_settings() -> anyhow::Result<Settings> {
+    choose(Ok)
+}
+
+/// The first of this machine's possible clusters that meets nothing which is there already, with `flags` applied. Where
+/// each does, because of a flag, it is the first of all: the checks that follow say what is taken.
+fn choose(flags: impl Fn(Settings) -> anyhow::Result<Settings>) -> anyhow::Result<Settings> {
+    let (name, address) = (host_name()?, default_address());
+    let number = |number| flags(Settings::fresh(number, name.clone(), address));
+    for candidate in 0..CLUSTERS_MAX {
+        let settings = number(candidate)?;
+        if !network::taken(&settings) {
+            return Ok(settings);
+        }
+    }
+    number(0)
+}
+
+/// Seconds since the start, and what has been done.
+struct Progress(Instant);
+
+impl Progress {
+    fn say(&self, what: impl std::fmt::Display) {
+        eprintln!("{:>6.1} s  {what}", self.0.elapsed().as_secs_f64());
+    }
 }
 
 impl Up {
     /// Runs the command.
     pub fn run(&self, layout: &Layout) -> anyhow::Result<()> {
-        let started = Instant::now();
+        let progress = Progress(Instant::now());
         let before = Settings::read(layout)?;
-        let settings = self.settings(before.clone())?;
-        if let Some(before) = before.filter(|b| *b != settings) {
-            self.refuse_changes_while_running(layout, &before)?;
+        let settings = match before.clone() {
+            Some(before) => self.over(before)?,
+            None => choose(|fresh| self.over(fresh))?,
+        };
+        match before {
+            Some(before) if before != settings => self.refuse_changes_while_running(layout, &before)?,
+            Some(_) => {}
+            None => self.say_what_was_chosen(&settings),
         }
-        doctor::require(layout, &settings)?;
+        for warning in doctor::require(layout, &settings)? {
+            eprintln!("warning: {warning}");
+        }
+        let programs = Programs::find(settings.containerd.as_deref())?;
         for dir in ["run", "log", "kubeconfig", "containerd", "cni", "manifests", "kubelet", "store"] {
             files::private_dir(&layout.join(dir))?;
         }
         settings.save(layout)?;
-        self.prepare(layout, &settings)?;
+        self.prepare(layout, &settings, &programs)?;
 
-        for unit in units(layout, &settings)? {
+        for unit in units(layout, &settings, &programs)? {
             if units::start(layout, &unit)? {
-                eprintln!("{:>6.1} s  started {}", started.elapsed().as_secs_f64(), unit.name);
+                progress.say(format_args!("started {}", unit.name));
             }
             if unit.name == "containerd" {
                 self.wait_for_containerd(layout)?;
                 for file in &self.images {
                     for name in image::load(layout, file)? {
-                        eprintln!("{:>6.1} s  loaded {name}", started.elapsed().as_secs_f64());
+                        progress.say(format_args!("loaded {name}"));
                     }
                 }
             }
         }
         self.wait_for_api(layout, &settings)?;
-        eprintln!("{:>6.1} s  the API server is ready", started.elapsed().as_secs_f64());
+        progress.say("the API server is ready");
         self.wait_for_node(layout, &settings)?;
-        eprintln!("{:>6.1} s  node {} is ready", started.elapsed().as_secs_f64(), settings.node_name);
+        progress.say(format_args!("node {} is ready", settings.node_name));
         self.say_what_next(layout, &settings)
     }
 
-    /// Flags, then what a former `up` was told, then the defaults.
-    fn settings(&self, before: Option<Settings>) -> anyhow::Result<Settings> {
-        let default = match before {
-            Some(before) => before,
-            None => Settings {
-                node_name: host_name()?,
-                node_ip: default_address(),
-                bind_address: [0, 0, 0, 0].into(),
-                secure_port: DEFAULT_PORTS[0],
-                kubelet_port: DEFAULT_PORTS[1],
-                controller_manager_port: DEFAULT_PORTS[2],
-                scheduler_port: DEFAULT_PORTS[3],
-                storage: Storage::Embedded,
-                separate: self.separate,
-                pod_cidr: "10.244.0.0/24".into(),
-                service_cidr: "10.96.0.0/12".into(),
-                bridge: "copepod0".into(),
-                domain: "cluster.local".into(),
-                context: "copepod".into(),
-            },
-        };
+    /// A second cluster has other ports and names than the documentation says: its user must be told.
+    fn say_what_was_chosen(&self, settings: &Settings) {
+        let first = Settings::fresh(0, settings.node_name.clone(), settings.node_ip);
+        if self.bridge.is_none() && settings.bridge != first.bridge {
+            eprintln!(
+                "there is another cluster on this machine, or something else has its ports, bridge or addresses: this one has \
+                 port {}, bridge {}, pods in {}, context {:?}",
+                settings.secure_port, settings.bridge, settings.pod_cidr, settings.context
+            );
+        }
+    }
+
+    /// The flags over what a former `up` was told, or over the defaults.
+    fn over(&self, base: Settings) -> anyhow::Result<Settings> {
+        let secure_port = self.secure_port.unwrap_or(base.secure_port);
         let storage = match (&self.etcd, &self.etcd_servers) {
             (Some(program), _) => {
                 let found =
@@ -170,30 +212,35 @@ impl Up {
                 let program = found.with_context(|| {
                     format!("there is no etcd program {program:?}: build one with 'hack/tools etcd' or install one")
                 })?;
-                let port = match default.storage {
+                let port = match base.storage {
                     Storage::Etcd { port, .. } => port,
-                    _ => default.secure_port.saturating_add(1000),
+                    _ => secure_port.saturating_add(1000),
                 };
-                Storage::Etcd { program: program.display().to_string(), port }
+                Storage::Etcd { program: program.display().to_string(), port: self.etcd_port.unwrap_or(port) }
             }
             (None, Some(servers)) => Storage::External { servers: servers.clone() },
-            (None, None) => default.storage,
+            (None, None) => base.storage,
+        };
+        let containerd = match &self.containerd {
+            Some(program) => Some(Programs::find(Some(program))?.containerd.display().to_string()),
+            None => base.containerd,
         };
         Ok(Settings {
-            node_name: self.node_name.clone().unwrap_or(default.node_name),
-            node_ip: self.node_ip.unwrap_or(default.node_ip),
-            bind_address: self.bind_address.unwrap_or(default.bind_address),
-            secure_port: self.secure_port.unwrap_or(default.secure_port),
-            kubelet_port: self.kubelet_port.unwrap_or(default.kubelet_port),
-            controller_manager_port: self.controller_manager_port.unwrap_or(default.controller_manager_port),
-            scheduler_port: self.scheduler_port.unwrap_or(default.scheduler_port),
+            node_name: self.node_name.clone().unwrap_or(base.node_name),
+            node_ip: self.node_ip.unwrap_or(base.node_ip),
+            bind_address: self.bind_address.unwrap_or(base.bind_address),
+            secure_port,
+            kubelet_port: self.kubelet_port.unwrap_or(base.kubelet_port),
+            controller_manager_port: self.controller_manager_port.unwrap_or(base.controller_manager_port),
+            scheduler_port: self.scheduler_port.unwrap_or(base.scheduler_port),
             storage,
-            separate: self.separate || default.separate,
-            pod_cidr: self.pod_cidr.clone().unwrap_or(default.pod_cidr),
-            service_cidr: self.service_cidr.clone().unwrap_or(default.service_cidr),
-            bridge: self.bridge.clone().unwrap_or(default.bridge),
-            domain: default.domain,
-            context: self.context.clone().unwrap_or(default.context),
+            separate: self.separate || base.separate,
+            pod_cidr: self.pod_cidr.clone().unwrap_or(base.pod_cidr),
+            service_cidr: self.service_cidr.clone().unwrap_or(base.service_cidr),
+            bridge: self.bridge.clone().unwrap_or(base.bridge),
+            domain: base.domain,
+            context: self.context.clone().unwrap_or(base.context),
+            containerd,
         })
     }
 
@@ -207,7 +254,7 @@ impl Up {
     }
 
     /// Certificates, kubeconfigs, configuration of containerd.
-    fn prepare(&self, layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
+    fn prepare(&self, layout: &Layout, settings: &Settings, programs: &Programs) -> anyhow::Result<()> {
         let spec = ClusterSpec {
             node_name: settings.node_name.clone(),
             addresses: vec![[127, 0, 0, 1].into(), settings.node_ip],
@@ -221,7 +268,7 @@ impl Up {
         }
         let admin = kubeconfig::render(layout, settings, "admin")?;
         files::write(&layout.kubeconfig("admin"), admin.as_bytes(), Mode::Private)?;
-        containerd::write_config(layout, settings)
+        containerd::write_config(layout, settings, programs)
     }
 
     fn wait(
@@ -277,14 +324,17 @@ impl Up {
     }
 
     fn say_what_next(&self, layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
-        let mut kubectl = format!("kubectl --kubeconfig {}", layout.kubeconfig("admin").display());
         if let (false, Some(file)) = (self.no_kubeconfig, kubeconfig::user_file()) {
             kubeconfig::merge(layout, settings, &file)?;
             eprintln!("          context {:?} is in {}", settings.context, file.display());
-            kubectl = format!("kubectl --context {}", settings.context);
         }
+        let kubectl = kubeconfig::command(layout, settings)?;
+        let copepod = match layout.is_default() {
+            true => "copepod".to_owned(),
+            false => format!("copepod --data-dir {}", layout.root().display()),
+        };
         println!("The cluster is up. Try:\n  {kubectl} get nodes\n  {kubectl} run web --image={}", WEB_IMAGE);
-        println!("  {kubectl} get pods --watch\n  copepod status");
+        println!("  {kubectl} get pods --watch\n  {copepod} status");
         Ok(())
     }
 }
@@ -293,27 +343,22 @@ impl Up {
 const WEB_IMAGE: &str = "localhost/copepod/web:1";
 
 /// All processes of the cluster.
-fn units(layout: &Layout, settings: &Settings) -> anyhow::Result<Vec<Unit>> {
+fn units(layout: &Layout, settings: &Settings, programs: &Programs) -> anyhow::Result<Vec<Unit>> {
     let own = std::env::current_exe().context("which program is this?")?.display().to_string();
-    let containerd =
-        doctor::find_program("containerd").context("containerd is missing: apt-get install containerd")?;
-    let config = layout.join("containerd/config.toml").display().to_string();
-    let mut out = vec![Unit {
-        name: "containerd",
-        command: vec![containerd.display().to_string(), "--config".into(), config],
-    }];
+    let unit = |name, command| Unit { name, command, path_first: None };
+    let mut out = vec![programs.unit(layout)];
     if let Storage::Etcd { program, port } = &settings.storage {
-        out.push(Unit { name: "etcd", command: etcd_command(layout, program, *port) });
+        out.push(unit("etcd", etcd_command(layout, program, *port)));
     }
     if settings.separate {
         for component in &components::COMPONENTS {
             let mut command = vec![own.clone(), component.name.to_string()];
             command.extend(component.arguments(layout, settings).into_iter().skip(1));
-            out.push(Unit { name: component.name, command });
+            out.push(unit(component.name, command));
         }
     } else {
         let root = layout.root().display().to_string();
-        out.push(Unit { name: "copepod", command: vec![own, "--data-dir".into(), root, "run".into()] });
+        out.push(unit("copepod", vec![own, "--data-dir".into(), root, "run".into()]));
     }
     Ok(out)
 }
@@ -359,8 +404,14 @@ async fn node_ready(kubeconfig: &std::path::Path, node: &str) -> anyhow::Result<
     let only = watcher::Config::default().fields(&format!("metadata.name={node}"));
     let mut changes = watcher(api, only).default_backoff().applied_objects().boxed();
     while let Some(change) = changes.next().await {
-        // The watcher comes back by itself after an error: the server may still be starting.
-        let Ok(object) = change else { continue };
+        let object = match change {
+            Ok(object) => object,
+            // The watcher comes back by itself: the server may still be starting.
+            Err(error) => {
+                tracing::debug!(%error, node, "waiting for the node");
+                continue;
+            }
+        };
         let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
         if conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
             return Ok(());
