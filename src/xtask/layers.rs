@@ -56,6 +56,7 @@ const ONLY: [(&str, &[&str], &str); 6] = [
             "copepod-kubelet",
             "copepod-cli",
             "copepod-testkit",
+            "xtask",
         ],
         "the server is no client",
     ),

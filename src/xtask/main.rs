@@ -6,11 +6,13 @@
 //! | `layers` | a crate uses lower floors only |
 //! | `kinds` | kinds that still lack upstream's full validation |
 //! | `measure-start PROGRAM` | start to /readyz and resident memory of the API server |
+//! | `measure-pods PROGRAM IMAGE...` | POST to Running in a whole cluster against bare CRI calls; root only |
 //!
 //! `tidy` and `layers` are tests as well, so that nobody has to remember them.
 
 mod layers;
 mod measure;
+mod pods;
 mod tidy;
 
 use std::path::PathBuf;
@@ -32,8 +34,11 @@ fn main() -> ExitCode {
             Ok(Vec::new())
         }
         ["measure-start", program] => measure::start(program).map(|()| Vec::new()),
+        ["measure-pods", program, images @ ..] => pods::measure(program, images).map(|()| Vec::new()),
         _ => {
-            eprintln!("usage: cargo xtask tidy | layers | kinds | measure-start PROGRAM");
+            eprintln!(
+                "usage: cargo xtask tidy | layers | kinds | measure-start PROGRAM | measure-pods PROGRAM IMAGE..."
+            );
             return ExitCode::from(2);
         }
     };
