@@ -60,5 +60,18 @@ upstream() {
     "-X $p.gitVersion=$v -X $p.gitMajor=1 -X $p.gitMinor=$minor -X $p.gitTreeState=clean"
 }
 
+# cargo_deny: the check of licenses, sources and second versions, built from crates.io into the cache, once per version.
+CARGO_DENY=0.20.2
+cargo_deny() {
+  local out=$BIN/cargo-deny-$CARGO_DENY work
+  [ -x "$out" ] && return
+  say "building cargo-deny"
+  work=$(mktemp -d)
+  cargo install --quiet --locked --no-default-features --version "$CARGO_DENY" --root "$work" --target-dir "$work/target" cargo-deny
+  mkdir -p "$BIN"
+  mv "$work/bin/cargo-deny" "$out"
+  rm -rf "$work"
+}
+
 etcd_version() { sed -n 's/.*go\.etcd\.io\/etcd\/server\/v3 v\([0-9.]*\).*/\1/p' "$ROOT/hack/etcd-$1/go.mod" | head -n 1; }
 etcd() { go_program "etcd-$(etcd_version "$1")" "etcd-$1" go.etcd.io/etcd/server/v3; }
