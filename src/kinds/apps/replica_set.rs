@@ -57,14 +57,14 @@ impl Strategy for ReplicaSet {
     fn columns(&self) -> &'static [Column] {
         cells::columns("apps/ReplicaSet")
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         let (names, images) = cells::containers(object.at(&["spec", "template", "spec"]));
         cells::row([
             cells::name(object),
             object.int_at(&["spec", "replicas"]).into(),
             object.int_at(&["status", "replicas"]).into(),
             object.int_at(&["status", "readyReplicas"]).into(),
-            cells::age(cx, object),
+            cells::age(object),
             names,
             images,
             cells::selector(object.at(&["spec", "selector"])).into(),
