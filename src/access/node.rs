@@ -406,11 +406,11 @@ impl Authorizer for NodeAuthorizer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authz::testing::{Objects, object};
+    use copepod_meta::testing::{Objects, json as object};
 
     #[tokio::test]
     async fn a_node_sees_only_what_its_pods_need() {
-        let mut objects = Objects::default();
+        let objects = Objects::default();
         for (name, node, spec) in [
             (
                 "p1",

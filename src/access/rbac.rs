@@ -356,7 +356,7 @@ impl Authorizer for Rbac {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authz::testing::{Objects, object};
+    use copepod_meta::testing::{Objects, json as object};
 
     fn request(user: &str, groups: &[&str], what: &str) -> Attributes {
         let parts: Vec<&str> = what.split(' ').collect();
@@ -378,31 +378,31 @@ mod tests {
     }
 
     fn cluster() -> Rbac {
-        let mut objects = Objects::default();
+        let objects = Objects::default();
         let g = "rbac.authorization.k8s.io";
-        let put = |objects: &mut Objects, resource, json: &str| objects.put(g, resource, object(json));
+        let put = |objects: &Objects, resource, json: &str| objects.put(g, resource, object(json));
         put(
-            &mut objects,
+            &objects,
             "clusterroles",
             r#"{"metadata":{"name":"view"},"rules":[{"verbs":["get","list"],"apiGroups":[""],"resources":["pods","pods/log","*/scale"]},{"verbs":["get"],"nonResourceURLs":["/healthz/*"]}]}"#,
         );
         put(
-            &mut objects,
+            &objects,
             "roles",
             r#"{"metadata":{"name":"one","namespace":"a"},"rules":[{"verbs":["*"],"apiGroups":["*"],"resources":["secrets"],"resourceNames":["s"]}]}"#,
         );
         put(
-            &mut objects,
+            &objects,
             "clusterrolebindings",
             r#"{"metadata":{"name":"all"},"roleRef":{"kind":"ClusterRole","name":"view"},"subjects":[{"kind":"Group","name":"dev"}]}"#,
         );
         put(
-            &mut objects,
+            &objects,
             "rolebindings",
             r#"{"metadata":{"name":"rb","namespace":"a"},"roleRef":{"kind":"Role","name":"one"},"subjects":[{"kind":"ServiceAccount","name":"sa"}]}"#,
         );
         put(
-            &mut objects,
+            &objects,
             "rolebindings",
             r#"{"metadata":{"name":"lost","namespace":"a"},"roleRef":{"kind":"Role","name":"gone"},"subjects":[{"kind":"User","name":"bob"}]}"#,
         );
@@ -483,6 +483,28 @@ mod tests {
             ),
             (rule(&["get"], &["pods"], &[]), rule(&["get"], &["pods"], &["a"]), ""),
             (rule(&["get"], &["*/scale"], &[]), rule(&["get"], &["pods/scale"], &[]), ""),
+        ] {
+            let got: Vec<String> = uncovered(&[owned], &[wanted]).iter().map(Rule::compact).collect();
+            assert_eq!(got.join(";"), want);
+        }
+        let urls = |verb: &str, urls: &[&str]| Rule {
+            verbs: vec![verb.into()],
+            non_resource_urls: urls.iter().map(|s| s.to_string()).collect(),
+            ..Rule::default()
+        };
+        for (owned, wanted, want) in [
+            (urls("get", &["/metrics/*"]), urls("get", &["/metrics/a"]), ""),
+            (urls("*", &["*"]), urls("post", &["/a", "/b/*"]), ""),
+            (
+                urls("get", &["/metrics/*"]),
+                urls("get", &["/metrics/a", "/other"]),
+                r#"{NonResourceURLs:["/other"], Verbs:["get"]}"#,
+            ),
+            (
+                rule(&["get"], &["pods"], &[]),
+                Rule { api_groups: vec!["*".into()], ..rule(&["get"], &["pods"], &[]) },
+                r#"{APIGroups:["*"], Resources:["pods"], Verbs:["get"]}"#,
+            ),
         ] {
             let got: Vec<String> = uncovered(&[owned], &[wanted]).iter().map(Rule::compact).collect();
             assert_eq!(got.join(";"), want);

@@ -322,14 +322,17 @@ pub fn listing(listing: &Listing, style: &Style) -> Result<Answer, Status> {
 }
 
 fn table(listing: &Listing, version: &str, meta: &ListMeta, style: &Style) -> Result<Answer, Status> {
-    let form = form(&style.accepted);
-    let mut parts = Vec::with_capacity(2 * listing.objects.len() + 3);
+    let View::Row(include) = form(&style.accepted).view else {
+        return Err(Status::internal("a Table of something that has no rows"));
+    };
+    let now = copepod_meta::time::now();
+    let mut parts = Vec::with_capacity(4 * listing.objects.len() + 3);
     parts.push(table_head(version, meta, Some(&copepod_registry::column_definitions(&listing.served))));
     for (i, object) in listing.objects.iter().enumerate() {
         if i > 0 {
             parts.push(Bytes::from_static(b","));
         }
-        parts.push(object.body(form)?.bytes);
+        object.row_into(include, now, &mut parts)?;
     }
     parts.push(Bytes::from_static(TABLE_TAIL));
     Ok(json_parts(StatusCode::OK, parts, style))

@@ -296,7 +296,7 @@ async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
             let Some(folder) = other.strip_prefix("embedded:").filter(|f| !f.is_empty()) else {
                 return Err(flag(format!("--storage must be embedded:DIR or memory, not {other:?}")));
             };
-            let embedded = EmbeddedOptions { compact_interval: compact };
+            let embedded = EmbeddedOptions { compact_interval: compact, ..EmbeddedOptions::default() };
             Ok(Arc::new(EmbeddedStore::open(Path::new(folder), embedded).map_err(|e| failed(&e))?))
         }
         None if storage.etcd_servers.is_empty() => Err(flag("--etcd-servers must be specified")),

@@ -33,6 +33,8 @@
 //! Hostile bytes give a [`DecodeFailure`], never a panic, never work or memory out of proportion. Bytes from
 //! the store that are not as expected give a [`CorruptError`].
 
+// A test fails by panicking.
+#![cfg_attr(test, allow(clippy::panic))]
 mod error;
 pub mod frame;
 mod json;

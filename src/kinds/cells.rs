@@ -7,7 +7,7 @@ use copepod_meta::{Value, time};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use crate::strategy::{Column, Context, Row};
+use crate::strategy::{Cell, Column, Row};
 
 /// What upstream prints for a time that it cannot tell.
 pub const UNKNOWN: &str = "<unknown>";
@@ -45,41 +45,33 @@ pub fn columns(kind: &str) -> &'static [Column] {
 }
 
 /// A row of cells without conditions.
-pub fn row(cells: impl Into<Vec<Value>>) -> Row {
+pub fn row(cells: impl Into<Vec<Cell>>) -> Row {
     Row { cells: cells.into(), conditions: Vec::new() }
 }
 
 /// `metadata.name`.
-pub fn name(object: &Value) -> Value {
+pub fn name(object: &Value) -> Cell {
     object.str_at(&["metadata", "name"]).into()
 }
 
 /// Age by creationTimestamp.
-pub fn age(cx: &Context, object: &Value) -> Value {
-    since(cx, object.str_at(&["metadata", "creationTimestamp"])).into()
+pub fn age(object: &Value) -> Cell {
+    since(object.str_at(&["metadata", "creationTimestamp"]))
 }
 
-/// How long ago a time was, `5m`. upstream: translateTimestampSince
-pub fn since(cx: &Context, timestamp: &str) -> String {
-    let (Some(then), Some(now)) = (time::parse(timestamp), time::parse(cx.now)) else {
-        return UNKNOWN.into();
-    };
-    time::human_duration(time::seconds_between(then, now))
-}
-
-/// How long it is until a time. upstream: translateTimestampUntil
-pub fn until(cx: &Context, timestamp: &str) -> String {
-    let (Some(then), Some(now)) = (time::parse(timestamp), time::parse(cx.now)) else {
-        return UNKNOWN.into();
-    };
-    time::human_duration(time::seconds_between(now, then))
+/// How long ago a time was.
+pub fn since(timestamp: &str) -> Cell {
+    match time::parse(timestamp) {
+        Some(since) => Cell::Age { before: String::new(), since, after: "" },
+        None => UNKNOWN.into(),
+    }
 }
 
 /// Names and images of containers, comma-separated. upstream: layoutContainerCells
-pub fn containers(pod_spec: &Value) -> (Value, Value) {
+pub fn containers(pod_spec: &Value) -> (Cell, Cell) {
     let join = |member: &str| {
         let items = pod_spec.list_at(&["containers"]).iter().map(|c| c.str_at(&[member]));
-        Value::from(items.collect::<Vec<_>>().join(","))
+        Cell::from(items.collect::<Vec<_>>().join(","))
     };
     (join("name"), join("image"))
 }

@@ -44,9 +44,10 @@ mod scheduling;
 mod storage;
 
 pub use check::At;
-pub use strategy::{Column, Context, DefaultPropagation, Graceful, Row, Strategy};
+pub use strategy::{Cell, Column, Context, DefaultPropagation, Graceful, Row, Strategy};
 
-use copepod_schema::{Name, Resource};
+use copepod_meta::Value;
+use copepod_schema::{Name, Resource, TypeId, Universe};
 
 /// A kind: its names, the version in which its strategy sees objects, and the strategy.
 #[derive(Clone)]
@@ -61,6 +62,16 @@ pub struct Kind {
     pub fully_validated: bool,
     /// The behaviour.
     pub strategy: &'static dyn Strategy,
+}
+
+impl Kind {
+    /// All defaults of one version, each once: the kind's own first, because some of them ask whether a field was left out that
+    /// the facts would fill in (a StatefulSet's update strategy), then the unconditional ones of the facts.
+    /// upstream: zz_generated.defaults.go calls a struct's SetDefaults function before it fills the struct's tags in
+    pub fn default(&self, version: &str, universe: &Universe, ty: TypeId, object: &mut Value) {
+        self.strategy.default(version, object);
+        copepod_merge::defaults::apply_defaults(object, universe, ty);
+    }
 }
 
 /// The kind of a built-in or custom resource: its row, or the generic strategy that its facts call for.

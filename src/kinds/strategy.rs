@@ -6,6 +6,7 @@
 //! Trees are in the kind's hub version ([`crate::Kind::hub`]), which stands for upstream's internal type, unless a method
 //! names a version.
 
+use copepod_meta::time::{self, Timestamp};
 use copepod_meta::{ErrorList, GroupResource, Status, User, Value};
 
 /// What a strategy may know of the request.
@@ -60,9 +61,78 @@ pub struct Column {
 #[derive(Clone, Debug, Default)]
 pub struct Row {
     /// Cells in column order.
-    pub cells: Vec<Value>,
+    pub cells: Vec<Cell>,
     /// Row conditions as trees.
     pub conditions: Vec<Value>,
+}
+
+/// A cell. It is true of an object at one revision for ever, so that it can be kept: ages are kept as the times from which
+/// they are reckoned.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// What is shown.
+    Fixed(Value),
+    /// How long ago a time was, between two texts: `4 (2m ago)`.
+    Age {
+        /// What stands before.
+        before: String,
+        /// The time.
+        since: Timestamp,
+        /// What stands behind.
+        after: &'static str,
+    },
+}
+
+impl Cell {
+    /// What is shown at a moment.
+    pub fn at(&self, now: Timestamp) -> Value {
+        match self {
+            Self::Fixed(value) => value.clone(),
+            Self::Age { before, since, after } => format!("{before}{}{after}", age(*since, now)).into(),
+        }
+    }
+
+    /// The same time between texts; a cell that is no age stays as it is.
+    #[must_use]
+    pub fn between(self, before: String, after: &'static str) -> Self {
+        match self {
+            Self::Age { since, .. } => Self::Age { before, since, after },
+            Self::Fixed(value) => {
+                Self::Fixed(format!("{before}{}{after}", value.as_str().unwrap_or_default()).into())
+            }
+        }
+    }
+}
+
+/// How long ago a time was, `5m`. upstream: pkg/printers/internalversion/printers.go translateTimestampSince
+pub fn age(since: Timestamp, now: Timestamp) -> String {
+    time::human_duration(time::seconds_between(since, now))
+}
+
+impl From<Value> for Cell {
+    fn from(value: Value) -> Self {
+        Self::Fixed(value)
+    }
+}
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Fixed(text.into())
+    }
+}
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Fixed(text.into())
+    }
+}
+impl From<bool> for Cell {
+    fn from(flag: bool) -> Self {
+        Self::Fixed(flag.into())
+    }
+}
+impl From<i64> for Cell {
+    fn from(number: i64) -> Self {
+        Self::Fixed(number.into())
+    }
 }
 
 /// The behaviour of one kind, or of one of its subresources that writes the same object (`status`, `resize`, ...).
@@ -150,8 +220,8 @@ pub trait Strategy: Sync + Send {
         &[]
     }
 
-    /// The row of an object. upstream: pkg/printers/internalversion/printers.go
-    fn row(&self, cx: &Context, object: &Value) -> Row {
+    /// The row of an object; made once per revision. upstream: pkg/printers/internalversion/printers.go
+    fn row(&self, object: &Value) -> Row {
         Row::default()
     }
 
@@ -163,6 +233,12 @@ pub trait Strategy: Sync + Send {
     /// The value of a selectable field, "" when absent.
     fn field(&self, object: &Value, name: &str) -> String {
         String::new()
+    }
+
+    /// The stored paths that [`Strategy::to_hub`] and [`Strategy::field`] need for the selectable fields, so that the watch
+    /// cache need not decode the rest of an object at each change; `None`: all of it.
+    fn field_paths(&self) -> Option<&'static [&'static str]> {
+        None
     }
 
     /// The selectable field that the watch cache keeps an index on (`spec.nodeName`), if any.

@@ -24,6 +24,8 @@ pub mod request;
 pub mod resource_version;
 pub mod selector;
 pub mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 pub mod value;
 

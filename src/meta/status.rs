@@ -264,8 +264,8 @@ impl Status {
             out.insert("reason", self.reason.as_str());
         }
         // Details that only carry the token are none on the wire.
-        let shown = |d: &&Box<Details>| d.continue_token.is_empty() || !d.to_value().is_empty();
-        if let Some(details) = self.details.as_ref().filter(shown) {
+        let shown = |d: &&Details| d.continue_token.is_empty() || !d.to_value().is_empty();
+        if let Some(details) = self.details.as_deref().filter(shown) {
             out.insert("details", details.to_value());
         }
         out.insert("code", i64::from(self.code));

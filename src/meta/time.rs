@@ -1,6 +1,7 @@
 //! Times in their wire form, RFC 3339 in UTC.
 
-use jiff::{SignedDuration, Timestamp, Unit};
+pub use jiff::Timestamp;
+use jiff::{SignedDuration, Unit};
 
 /// Now, to the second: what `creationTimestamp` and friends hold.
 pub fn now() -> Timestamp {

@@ -153,8 +153,7 @@ impl Collection {
     pub(crate) fn encode(&self, tree: &mut Value) -> Result<Bytes, Status> {
         let (strategy, version) = (self.kind.strategy, &self.storage.version);
         strategy.from_hub(version, tree);
-        copepod_merge::defaults::apply_defaults(tree, &self.types, self.storage.ty);
-        strategy.default(version, tree);
+        self.kind.default(version, &self.types, self.storage.ty, tree);
         let encoded = wire::encode_stored(&self.types, &self.storage, tree).map_err(errors::unencodable);
         strategy.to_hub(version, tree);
         encoded

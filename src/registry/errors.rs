@@ -6,27 +6,9 @@ use copepod_meta::{GroupResource, Reason, Status};
 use copepod_store::StoreError;
 use copepod_store::cache::CacheError;
 
-/// Seconds after which a client may try again when the store does not answer. upstream: InterpretGetError
-const RETRY_SECONDS: u32 = 2;
-
 /// What upstream says to a write that comes too late.
 pub(crate) const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
-
-/// 500 `ServerTimeout`: the store did not answer.
-fn server_timeout(resource: &GroupResource, verb: &str) -> Status {
-    let message = format!(
-        "The {verb} operation against {resource} could not be completed at this time, please try again."
-    );
-    let mut status = Status::new(500, Reason::ServerTimeout, message).retry_after(RETRY_SECONDS);
-    if let Some(details) = &mut status.details {
-        details.group.clone_from(&resource.group);
-        details.kind.clone_from(&resource.resource);
-        // upstream names the verb where others name the object.
-        details.name = verb.into();
-    }
-    status
-}
 
 /// The store failed in the middle of `verb`.
 pub(crate) fn store(error: StoreError, resource: &GroupResource, verb: &str) -> Status {
@@ -37,9 +19,11 @@ pub(crate) fn store(error: StoreError, resource: &GroupResource, verb: &str) -> 
         StoreError::FutureRevision { requested, current } => {
             Status::too_large_resource_version(requested, current, 1)
         }
+        // etcd's errors reach clients as they are: a plain 500. (No storage of upstream's says "unreachable", for which
+        // Interpret*Error have a ServerTimeout.)
         StoreError::Unavailable(why) | StoreError::UnknownOutcome(why) => {
             tracing::warn!(%resource, verb, %why, "the store did not answer");
-            server_timeout(resource, verb)
+            Status::new(500, Reason::Unknown, why.as_ref())
         }
         StoreError::TooLarge { .. } => Status::new(500, Reason::Unknown, "etcdserver: request is too large"),
         StoreError::Rejected(why) => {

@@ -1,8 +1,8 @@
 //! What the objects of a collection look like to readers: the cache's codec.
 //!
-//! A form of the cache is a served version of a resource that shows the collection, a media type, and whether all of the
-//! object is wanted or its metadata only. Forms are small numbers so that the cache can compare them; [`Forms::number`] and
-//! [`Forms::split`] are the only places that know how.
+//! A form of the cache is a served version of a resource that shows the collection, a media type, and whether all of the object
+//! is wanted, its metadata only, or its row of a Table. Forms are small numbers so that the cache can compare them;
+//! [`Forms::number`] and [`Forms::split`] are the only places that know how.
 //!
 //! The stored version in the stored media type is the stored message with its revision spliced in; every other form is made
 //! through a tree.
@@ -20,7 +20,7 @@ use crate::collection::set_revision;
 use crate::errors;
 use crate::served::Served;
 use crate::types::Types;
-use crate::wire;
+use crate::{view, wire};
 
 /// The forms of one collection.
 pub(crate) struct Forms {
@@ -31,6 +31,16 @@ pub(crate) struct Forms {
     seen_as: Vec<SeenAs>,
     /// Selectable fields beyond name and namespace, in the order of [`Attributes::fields`].
     fields: &'static [&'static str],
+    /// Where the metadata is in a stored message.
+    metadata: codec::peek::Plan,
+    /// Where that is of which the selectable fields are made; `None`: all of the object is needed.
+    selected: Option<Glance>,
+}
+
+/// Paths to be read out of a message, and the same taken apart.
+struct Glance {
+    plan: codec::peek::Plan,
+    paths: Box<[Box<[&'static str]>]>,
 }
 
 /// A served version that shows the collection.
@@ -47,7 +57,18 @@ struct SeenAs {
 pub(crate) enum Part {
     All,
     Metadata,
+    /// The row of a Table without what stands beside the cells; JSON only. See [`view::kept_row`].
+    Row,
 }
+
+/// The forms of one served version; a form's number is its version's place times their number, and its place here.
+const OF_A_VERSION: [(Media, Part); 5] = [
+    (Media::Protobuf, Part::All),
+    (Media::Protobuf, Part::Metadata),
+    (Media::Json, Part::All),
+    (Media::Json, Part::Metadata),
+    (Media::Json, Part::Row),
+];
 
 impl Forms {
     pub(crate) fn new(types: Types, storage: Storage, kind: Kind, seen_as: &[Arc<Resource>]) -> Forms {
@@ -62,22 +83,29 @@ impl Forms {
             })
         });
         let seen_as: Vec<SeenAs> = seen_as.collect();
-        debug_assert!(seen_as.len() <= usize::from(u8::MAX) / 4, "forms are numbered in a byte");
-        Forms { seen_as, fields: kind.strategy.selectable_fields(), types, storage, kind }
+        debug_assert!(
+            seen_as.len() <= usize::from(u8::MAX) / OF_A_VERSION.len(),
+            "forms are numbered in a byte"
+        );
+        let metadata = codec::peek::Plan::new(&types, storage.ty, ["metadata"]);
+        let selected = kind.strategy.field_paths().map(|paths| {
+            let plan = codec::peek::Plan::new(&types, storage.ty, paths.iter().copied());
+            Glance { plan, paths: paths.iter().map(|path| path.split('.').collect()).collect() }
+        });
+        Forms { seen_as, fields: kind.strategy.selectable_fields(), metadata, selected, types, storage, kind }
     }
 
     /// The number of a form; `None` if the collection is not shown so.
     pub(crate) fn number(&self, group: &str, version: &str, media: Media, part: Part) -> Option<Number> {
         let at = self.seen_as.iter().position(|s| s.gvk.group == group && s.gvk.version == version)?;
-        let number = at * 4 + usize::from(media == Media::Json) * 2 + usize::from(part == Part::Metadata);
-        u8::try_from(number).ok().map(Number)
+        let form = OF_A_VERSION.iter().position(|form| *form == (media, part))?;
+        u8::try_from(at * OF_A_VERSION.len() + form).ok().map(Number)
     }
 
     fn split(&self, number: Number) -> (&SeenAs, Media, Part) {
-        let n = number.0;
-        let media = if n & 2 == 0 { Media::Protobuf } else { Media::Json };
-        let part = if n & 1 == 0 { Part::All } else { Part::Metadata };
-        (&self.seen_as[usize::from(n / 4)], media, part)
+        let number = usize::from(number.0);
+        let (media, part) = OF_A_VERSION[number % OF_A_VERSION.len()];
+        (&self.seen_as[number / OF_A_VERSION.len()], media, part)
     }
 
     /// What the bytes of a body are.
@@ -113,6 +141,21 @@ impl Forms {
         self.tree(seen_as, stored, revision)
     }
 
+    /// A tree of which at least the metadata is there.
+    fn metadata(&self, seen_as: &SeenAs, stored: &Bytes, revision: u64) -> Result<Value, CodecError> {
+        // A message's metadata can be read without the rest. Conversions may move annotations, and JSON has no types.
+        match codec::peek::Encoded::stored(stored)? {
+            message @ codec::peek::Encoded::Message(_) if seen_as.is_stored => {
+                let mut metadata = self.metadata.read(message, &self.types)?;
+                let mut tree = Value::map();
+                tree.set(&["metadata"], metadata.pop().unwrap_or_default());
+                set_revision(&mut tree, revision);
+                Ok(tree)
+            }
+            _ => self.tree(seen_as, stored, revision),
+        }
+    }
+
     fn tree(&self, seen_as: &SeenAs, stored: &Bytes, revision: u64) -> Result<Value, CodecError> {
         let mut tree = wire::decode_stored(&self.types, &self.storage, stored)?;
         if !seen_as.is_stored {
@@ -134,6 +177,10 @@ pub(crate) fn body_of(
     let body = match part {
         Part::All => codec::encode_body(tree, &served.types, served.ty(), &served.gvk(), media.into()),
         Part::Metadata => partial_body(tree.get("metadata").clone(), media),
+        Part::Row => {
+            let bytes = view::kept_row(served.kind.strategy, tree);
+            return Ok(codec::Body { bytes, form: codec::Form::Whole });
+        }
     };
     body.map_err(errors::unencodable)
 }
@@ -159,10 +206,26 @@ impl ObjectCodec for Forms {
             let labels = wire::peek_labels(stored)?;
             return Ok(Attributes { namespace, name, labels, fields: Box::default() });
         }
-        let mut tree = wire::decode_stored(&self.types, &self.storage, stored)?;
+        let encoded = codec::peek::Encoded::stored(stored)?;
+        let (mut tree, labels) = match (&self.selected, encoded) {
+            (Some(Glance { plan, paths }), message @ codec::peek::Encoded::Message(_)) => {
+                let mut tree = Value::map();
+                for (path, value) in paths.iter().zip(plan.read(message, &self.types)?) {
+                    if !value.is_null() {
+                        tree.set(path, value);
+                    }
+                }
+                (tree, wire::peek_labels(stored)?)
+            }
+            _ => {
+                let tree = wire::decode_stored(&self.types, &self.storage, stored)?;
+                let labels = wire::labels_of(&tree);
+                (tree, labels)
+            }
+        };
         self.kind.strategy.to_hub(&self.storage.version, &mut tree);
         let fields = self.fields.iter().map(|f| self.kind.strategy.field(&tree, f).into()).collect();
-        Ok(Attributes { namespace, name, labels: wire::labels_of(&tree), fields })
+        Ok(Attributes { namespace, name, labels, fields })
     }
 
     fn body(&self, stored: &Bytes, revision: u64, form: Number) -> Result<Bytes, CodecError> {
@@ -170,13 +233,23 @@ impl ObjectCodec for Forms {
         if seen_as.is_stored && media == self.storage.media && part == Part::All {
             return Ok(wire::splice(&self.types, stored, revision)?.bytes);
         }
-        let mut tree = self.tree(seen_as, stored, revision)?;
-        if part == Part::Metadata {
-            let metadata = tree.remove(&["metadata"]).unwrap_or_else(Value::map);
-            let body = partial_body(metadata, media)?;
-            return Ok(body.bytes);
+        match part {
+            Part::All => {
+                let tree = self.tree(seen_as, stored, revision)?;
+                Ok(codec::encode_body(&tree, &self.types, seen_as.ty, &seen_as.gvk, media.into())?.bytes)
+            }
+            Part::Metadata => {
+                let mut metadata = self.metadata(seen_as, stored, revision)?;
+                let metadata = metadata.remove(&["metadata"]).unwrap_or_else(Value::map);
+                Ok(partial_body(metadata, media)?.bytes)
+            }
+            Part::Row => {
+                let mut hub = wire::decode_stored(&self.types, &self.storage, stored)?;
+                self.kind.strategy.to_hub(&self.storage.version, &mut hub);
+                set_revision(&mut hub, revision);
+                Ok(view::kept_row(seen_as.kind.strategy, &hub))
+            }
         }
-        Ok(codec::encode_body(&tree, &self.types, seen_as.ty, &seen_as.gvk, media.into())?.bytes)
     }
 }
 
@@ -195,6 +268,36 @@ fn names_in(key: &[u8], prefix: &str) -> (CompactString, CompactString) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is read out of a message without decoding it is what decoding it would tell.
+    #[test]
+    fn a_glance_tells_what_a_tree_would() {
+        let resource = |plural| copepod_schema::resources().iter().find(|r| r.plural == plural);
+        let resource = Arc::new(resource("pods").expect("in the facts").clone());
+        let storage = resource.storage.clone().expect("stored");
+        let (types, kind) = (Types::Builtin, copepod_kinds::kind_of(&resource));
+        let mut forms = Forms::new(types.clone(), storage.clone(), kind, &[resource]);
+        assert!(forms.selected.is_some());
+        for json in [
+            r#"{"metadata":{"name":"a"},"spec":{},"status":{}}"#,
+            r#"{"metadata":{"name":"a","labels":{"b":"c","a":""}},"spec":{"nodeName":"n","restartPolicy":"Never",
+                "hostNetwork":true,"schedulerName":"s","serviceAccountName":"x","serviceAccount":"x"},
+                "status":{"phase":"Running","podIP":"1.2.3.4","nominatedNodeName":"m"}}"#,
+            r#"{"spec":{"nodeName":"n"},"status":{"podIPs":[{"ip":"1.2.3.4"},{"ip":"::1"}]}}"#,
+            r#"{"spec":{"serviceAccount":"old"},"status":{"podIP":"1.2.3.4","podIPs":[{"ip":"5.6.7.8"}]}}"#,
+        ] {
+            let gvk = Gvk::new("", "v1", "Pod");
+            let decoded = codec::decode(json.as_bytes(), codec::Media::Json, &types, storage.ty, Some(&gvk));
+            let mut tree = decoded.expect("a pod").value;
+            let stored = wire::encode_stored(&types, &storage, &mut tree).expect("encoded");
+            let key = b"/registry/pods/ns/a";
+            let glance = forms.attributes(key, &stored).expect("read");
+            let plan = forms.selected.take();
+            let whole = forms.attributes(key, &stored).expect("read");
+            forms.selected = plan;
+            assert_eq!(glance, whole, "{json}");
+        }
+    }
 
     #[test]
     fn keys_tell_names() {

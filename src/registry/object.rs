@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use copepod_codec::Body;
+use copepod_codec::{Body, frame};
+use copepod_meta::time::{self, Timestamp};
 use copepod_meta::{Status, Value};
+use copepod_schema::Media;
 use copepod_store::cache::{Entry, ObjectCodec};
 
-use crate::api::{Form, View};
+use crate::api::{Form, Include, View};
 use crate::collection::Collection;
 use crate::errors;
-use crate::forms::{self, Part};
+use crate::forms::{self, Forms, Part};
 use crate::served::Served;
 use crate::view;
 
@@ -21,6 +23,9 @@ pub struct Object {
     pub served: Arc<Served>,
     kept: Kept,
 }
+
+/// Parts of a row at most.
+const ROW_PARTS: usize = 5;
 
 /// Where the bytes are.
 #[derive(Clone)]
@@ -57,29 +62,68 @@ impl Object {
     }
 
     /// Its bytes, to be framed by [`copepod_codec::frame`]. Shared with every other reader of the same form. Rows are whole JSON
-    /// objects.
+    /// objects, and their own reader's.
     pub fn body(&self, form: Form) -> Result<Body, Status> {
         let part = match form.view {
             View::Object => Part::All,
             View::Partial => Part::Metadata,
             View::Row(include) => {
-                return Ok(Body { bytes: view::row(self, include)?, form: copepod_codec::Form::Whole });
+                let mut parts = Vec::with_capacity(ROW_PARTS);
+                self.row_into(include, time::now(), &mut parts)?;
+                return Ok(Body { bytes: parts.concat().into(), form: copepod_codec::Form::Whole });
             }
         };
-        let number = |collection: &Collection| {
-            let (group, version) = (&self.served.resource.group, &self.served.version().version);
-            let number = collection.forms.number(group, version, form.media, part);
-            number.ok_or_else(|| Status::internal(format!("no form for {:?}", self.served)))
+        if let Kept::Tree(tree) = &self.kept {
+            return forms::body_of(&self.served, tree, form.media, part);
+        }
+        let bytes = self.kept_bytes(form.media, part)?;
+        Ok(Body {
+            bytes,
+            form: self.forms().map_or(copepod_codec::Form::Members, |f| f.shape(form.media, part)),
+        })
+    }
+
+    /// Appends its row of a Table as it is shown at a moment, in parts: a JSON object when they stand behind each other. The
+    /// cells are made once per revision, and what beside them is shared with the readers of that form.
+    pub fn row_into(&self, include: Include, now: Timestamp, parts: &mut Vec<Bytes>) -> Result<(), Status> {
+        let kept = match &self.kept {
+            Kept::Tree(tree) => view::kept_row(self.served.kind.strategy, tree),
+            _ => self.kept_bytes(Media::Json, Part::Row)?,
         };
-        let (forms, bytes) = match &self.kept {
-            Kept::Entry(c, entry) => (&c.forms, entry.body(number(c)?, &*c.forms)),
-            Kept::Own { collection: c, stored, revision } => {
-                (&c.forms, c.forms.body(stored, *revision, number(c)?))
+        parts.push(view::row_at(&kept, now));
+        match include {
+            Include::None => parts.push(Bytes::from_static(b"null")),
+            Include::Metadata => {
+                parts.push(self.body(Form { media: Media::Json, view: View::Partial })?.bytes)
             }
-            Kept::Tree(tree) => return forms::body_of(&self.served, tree, form.media, part),
+            Include::Object => {
+                let body = self.body(Form { media: Media::Json, view: View::Object })?;
+                let frame = frame::object(&self.served.gvk(), &body);
+                parts.extend([frame.head, body.bytes, frame.tail]);
+            }
+        }
+        parts.push(Bytes::from_static(b"}"));
+        Ok(())
+    }
+
+    fn forms(&self) -> Option<&Forms> {
+        match &self.kept {
+            Kept::Entry(collection, _) | Kept::Own { collection, .. } => Some(&collection.forms),
+            Kept::Tree(_) => None,
+        }
+    }
+
+    /// The bytes of a form of something stored.
+    fn kept_bytes(&self, media: Media, part: Part) -> Result<Bytes, Status> {
+        let (group, version) = (&self.served.resource.group, &self.served.version().version);
+        let number = self.forms().and_then(|forms| forms.number(group, version, media, part));
+        let number = number.ok_or_else(|| Status::internal(format!("no form for {:?}", self.served)))?;
+        let bytes = match &self.kept {
+            Kept::Entry(collection, entry) => entry.body(number, &*collection.forms),
+            Kept::Own { collection, stored, revision } => collection.forms.body(stored, *revision, number),
+            Kept::Tree(_) => return Err(Status::internal("nothing of it is stored")),
         };
-        let bytes = bytes.map_err(|e| errors::corrupt(&*e))?;
-        Ok(Body { bytes, form: forms.shape(form.media, part) })
+        bytes.map_err(|e| errors::corrupt(&*e))
     }
 
     /// The revision that its `resourceVersion` shows; 0 where it shows none.

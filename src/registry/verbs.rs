@@ -231,13 +231,8 @@ fn decode_hub(
 }
 
 /// Defaults of the served version, then the hub.
-///
-/// The kind's own defaults come first: some of them ask whether a field was left out that the facts would fill in (a
-/// StatefulSet's update strategy). They come again for those that depend on what the facts filled in.
 pub(crate) fn to_hub(served: &Served, object: &mut Value) {
-    let (strategy, version) = (served.kind.strategy, served.version().version.as_ref());
-    strategy.default(version, object);
-    copepod_merge::defaults::apply_defaults(object, &served.types, served.ty());
-    strategy.default(version, object);
-    strategy.to_hub(version, object);
+    let version = served.version().version.as_ref();
+    served.kind.default(version, &served.types, served.ty(), object);
+    served.kind.strategy.to_hub(version, object);
 }

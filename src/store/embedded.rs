@@ -10,7 +10,9 @@
 //! * one key changes per revision, and revisions have no gaps but those left by compaction;
 //! * two processes never have the same directory open.
 //!
-//! When it breaks: an error of the disk is final ([`StoreError::Failed`]); the process has to end and open the store anew.
+//! When it breaks: an error of the disk is final. After a failed flush nobody knows what the disk holds, and pages that the
+//! system has dropped read back as if they had been written; so the process ends ([`OnFailure`]) before anybody is answered,
+//! and finds out what is there when it opens the store anew.
 
 mod hub;
 mod log;
@@ -45,17 +47,33 @@ use writer::{QUEUE_MAX, Request, Writer};
 /// upstream: apiserver/pkg/storage/storagebackend/config.go DefaultCompactInterval
 pub const COMPACT_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
+/// What is done when the disk has failed, with the reason: called once, by the writing thread, before the writes under way
+/// are answered. If it returns, they and all that follow are answered with [`StoreError::Failed`].
+pub type OnFailure = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// The status with which a process ends whose disk has failed: EX_IOERR of sysexits(3), for whoever looks after it.
+pub const FAILED_EXIT_CODE: i32 = 74;
+
 /// How a store is opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct EmbeddedOptions {
     /// How long history is kept, at least; `None`: until somebody compacts it.
     pub compact_interval: Option<Duration>,
+    /// What a failed disk leads to. The default ends the process: [`end_process`].
+    pub on_failure: OnFailure,
 }
 
 impl Default for EmbeddedOptions {
     fn default() -> Self {
-        Self { compact_interval: Some(COMPACT_INTERVAL) }
+        Self { compact_interval: Some(COMPACT_INTERVAL), on_failure: Arc::new(end_process) }
     }
+}
+
+/// Ends the process at once, without an orderly end: that would write to the disk that has failed.
+pub fn end_process(why: &str) {
+    // Beside the log, which may be kept on the same disk.
+    eprintln!("the store's disk has failed, this process ends: {why}");
+    std::process::exit(FAILED_EXIT_CODE);
 }
 
 /// See the module.
@@ -72,6 +90,7 @@ struct Inner {
     log: Log,
     /// Set once, when the disk has failed.
     failed: OnceLock<Arc<str>>,
+    on_failure: OnFailure,
 }
 
 impl Inner {
@@ -82,7 +101,8 @@ impl Inner {
     fn fail(&self, why: &str) {
         tracing::error!(why, "the store has failed and accepts no more writes");
         self.failed.get_or_init(|| why.into());
-        // Watches tell their readers.
+        (self.on_failure)(why);
+        // Still here: watches tell their readers.
         self.hub.close();
     }
 }
@@ -101,7 +121,13 @@ impl EmbeddedStore {
     fn start(log: Log, options: EmbeddedOptions) -> Result<Self, OpenError> {
         let state = log.load()?;
         let hub = Hub::new(state.revision);
-        let inner = Arc::new(Inner { state: RwLock::new(state), hub, log, failed: OnceLock::new() });
+        let inner = Arc::new(Inner {
+            state: RwLock::new(state),
+            hub,
+            log,
+            failed: OnceLock::new(),
+            on_failure: options.on_failure,
+        });
         let (requests, receiver) = mpsc::channel(QUEUE_MAX);
         let writer = Writer::new(inner.clone(), receiver, options.compact_interval);
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run());

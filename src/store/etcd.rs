@@ -53,6 +53,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a request is tried again.
 const RETRY_FOR: Duration = Duration::from_secs(5);
+/// An attempt that took so long was not refused in haste: longer than an election, shorter than etcd's own time limit.
+const PATIENT_ATTEMPT: Duration = Duration::from_secs(3);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// gRPC's own bound is 4 MB; a page of 10,000 large objects is more. What is asked for is bounded by its limit.
@@ -355,20 +357,26 @@ fn revision_out(revision: u64) -> i64 {
 struct Retry {
     until: Instant,
     pause: Duration,
+    /// When the present attempt began.
+    began: Instant,
 }
 
 impl Retry {
     fn start() -> Self {
-        Self { until: Instant::now() + RETRY_FOR, pause: RETRY_PAUSE_MIN }
+        let now = Instant::now();
+        Self { until: now + RETRY_FOR, pause: RETRY_PAUSE_MIN, began: now }
     }
 
-    /// False: it has been tried long enough.
+    /// False: it has been tried long enough, or etcd itself has: a member that finds no quorum answers when it has waited for
+    /// one for some seconds, and the next attempt would wait as long again.
     async fn pause(&mut self) -> bool {
-        if Instant::now() + self.pause > self.until {
+        let now = Instant::now();
+        if now + self.pause > self.until || now - self.began > PATIENT_ATTEMPT {
             return false;
         }
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
+        self.began = Instant::now();
         true
     }
 }

@@ -249,8 +249,8 @@ pub trait Store: Send + Sync + 'static {
 /// * `UnknownOutcome`: the write may or may not have happened: read the key back before deciding anything;
 /// * `TooLarge`, `Rejected`: the request will never succeed as it is;
 /// * `Corrupt`: stored bytes contradict each other: an operator has to look, reading on may be possible;
-/// * `Failed`: the store has lost its disk and accepts nothing more: end the process. What was acknowledged is kept; a write
-///   answered with this may or may not be.
+/// * `Failed`: the store has lost its disk and accepts nothing more (the process ends, unless its owner has said otherwise).
+///   What was acknowledged is kept; a write answered with this may or may not be.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// History before `compacted` is forgotten.

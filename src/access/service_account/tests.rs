@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::authn::TokenAuthenticator;
-use crate::authz::testing::{Objects, object};
+use copepod_meta::testing::{Objects, json as object};
 use copepod_meta::time;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ fn key() -> SigningKey {
 }
 
 fn objects() -> Objects {
-    let mut objects = Objects::default();
+    let objects = Objects::default();
     objects.put("", "serviceaccounts", object(r#"{"metadata":{"namespace":"a","name":"sa","uid":"1"}}"#));
     objects.put("", "pods", object(r#"{"metadata":{"namespace":"a","name":"p","uid":"2"}}"#));
     objects

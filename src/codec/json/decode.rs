@@ -397,11 +397,11 @@ impl<'a, 'u> Decoder<'a, 'u> {
     }
 
     /// The field of this name, looked for first where members in struct order would have it.
-    fn find(&self, ty: &StructType, name: &Cow<str>, expected: usize) -> Option<usize> {
+    fn find(&self, ty: &StructType, name: &str, expected: usize) -> Option<usize> {
         const AHEAD: usize = 6;
         let ahead = ty.fields.iter().enumerate().skip(expected).take(AHEAD);
         for (index, field) in ahead {
-            if field.json.as_ref() == name.as_ref() {
+            if field.json.as_ref() == name {
                 return Some(index);
             }
         }

@@ -21,6 +21,10 @@ pub(crate) fn encode_message(universe: &Universe, value: &Value, ty: &StructType
 const SLOTS: usize = 64;
 
 /// The members of one struct.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for one message: boxing it would allocate"
+)]
 enum Members<'v> {
     Slots([&'v Value; SLOTS]),
     Map(Option<&'v Map>),

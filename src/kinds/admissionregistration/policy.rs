@@ -71,7 +71,7 @@ impl Strategy for Policy {
             false => "admissionregistration/ValidatingAdmissionPolicy",
         })
     }
-    fn row(&self, cx: &Context, policy: &Value) -> Row {
+    fn row(&self, policy: &Value) -> Row {
         let spec = policy.get("spec");
         let steps = spec.list_at(&[if self.mutating { "mutations" } else { "validations" }]);
         let kind = spec.get("paramKind");
@@ -79,7 +79,7 @@ impl Strategy for Policy {
             true => UNSET.into(),
             false => format!("{}/{}", kind.str_at(&["apiVersion"]), kind.str_at(&["kind"])),
         };
-        cells::row([cells::name(policy), (steps.len() as i64).into(), text.into(), cells::age(cx, policy)])
+        cells::row([cells::name(policy), (steps.len() as i64).into(), text.into(), cells::age(policy)])
     }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {
         (name == "status" && !self.mutating).then_some(&PolicyStatus as &dyn Strategy)

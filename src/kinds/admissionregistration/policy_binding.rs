@@ -56,11 +56,11 @@ impl Strategy for PolicyBinding {
             false => "admissionregistration/ValidatingAdmissionPolicyBinding",
         })
     }
-    fn row(&self, cx: &Context, binding: &Value) -> Row {
+    fn row(&self, binding: &Value) -> Row {
         let spec = binding.get("spec");
         let policy = spec.str_at(&["policyName"]);
         let params = rules::param_text(spec.get("paramRef"));
-        cells::row([cells::name(binding), policy.into(), params.into(), cells::age(cx, binding)])
+        cells::row([cells::name(binding), policy.into(), params.into(), cells::age(binding)])
     }
 }
 

@@ -120,9 +120,9 @@ impl Strategy for WebhookConfiguration {
             false => "admissionregistration/ValidatingWebhookConfiguration",
         })
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         let hooks = object.list_at(&["webhooks"]).len() as i64;
-        cells::row([cells::name(object), hooks.into(), cells::age(cx, object)])
+        cells::row([cells::name(object), hooks.into(), cells::age(object)])
     }
 }
 

@@ -53,7 +53,7 @@ impl Strategy for ApiService {
     fn columns(&self) -> &'static [Column] {
         &COLUMNS
     }
-    fn row(&self, cx: &Context, service: &Value) -> Row {
+    fn row(&self, service: &Value) -> Row {
         let reference = service.get("spec").get("service");
         let local = reference.is_null();
         let hosted = match local {
@@ -71,7 +71,7 @@ impl Strategy for ApiService {
             cells::name(service),
             hosted.as_str().into(),
             available.as_str().into(),
-            cells::age(cx, service),
+            cells::age(service),
         ])
     }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {

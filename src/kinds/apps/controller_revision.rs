@@ -40,7 +40,7 @@ impl Strategy for ControllerRevision {
     fn columns(&self) -> &'static [Column] {
         cells::columns("apps/ControllerRevision")
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         let owner =
             object.list_at(&["metadata", "ownerReferences"]).iter().find(|o| o.bool_at(&["controller"]));
         let owner = owner.map_or(cells::NONE.to_string(), |o| {
@@ -52,6 +52,6 @@ impl Strategy for ControllerRevision {
             format!("{kind}/{}", o.str_at(&["name"]))
         });
         let revision = object.int_at(&["revision"]);
-        cells::row([cells::name(object), owner.into(), revision.into(), cells::age(cx, object)])
+        cells::row([cells::name(object), owner.into(), revision.into(), cells::age(object)])
     }
 }

@@ -12,7 +12,7 @@ use crate::core::pod::options::Options;
 use crate::core::pod::template;
 use crate::equality::same_as;
 use crate::generic::{bump_generation, clear_status, keep};
-use crate::strategy::{Column, Context, Row, Strategy};
+use crate::strategy::{Cell, Column, Context, Row, Strategy};
 use crate::{metadata, print};
 
 /// The strategy.
@@ -91,8 +91,8 @@ impl Strategy for DaemonSet {
     fn columns(&self) -> &'static [Column] {
         cells::columns("apps/DaemonSet")
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
-        let status = |member: &str| Value::from(object.int_at(&["status", member]));
+    fn row(&self, object: &Value) -> Row {
+        let status = |member: &str| Cell::from(object.int_at(&["status", member]));
         let spec = object.at(&["spec", "template", "spec"]);
         let (names, images) = cells::containers(spec);
         cells::row([
@@ -103,7 +103,7 @@ impl Strategy for DaemonSet {
             status("updatedNumberScheduled"),
             status("numberAvailable"),
             cells::labels(spec.get("nodeSelector")).into(),
-            cells::age(cx, object),
+            cells::age(object),
             names,
             images,
             cells::selector(object.at(&["spec", "selector"])).into(),

@@ -73,7 +73,7 @@ impl Strategy for Deployment {
     fn columns(&self) -> &'static [Column] {
         cells::columns("apps/Deployment")
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         let status = |member: &str| object.int_at(&["status", member]);
         let (names, images) = cells::containers(object.at(&["spec", "template", "spec"]));
         let selector = match copepod_meta::LabelSelector::from_value(object.at(&["spec", "selector"])) {
@@ -85,7 +85,7 @@ impl Strategy for Deployment {
             format!("{}/{}", status("readyReplicas"), object.int_at(&["spec", "replicas"])).into(),
             status("updatedReplicas").into(),
             status("availableReplicas").into(),
-            cells::age(cx, object),
+            cells::age(object),
             names,
             images,
             selector.into(),

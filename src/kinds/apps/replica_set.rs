@@ -57,8 +57,8 @@ impl Strategy for ReplicaSet {
     fn columns(&self) -> &'static [Column] {
         cells::columns("apps/ReplicaSet")
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
-        replica_row(cx, object, cells::selector(object.at(&["spec", "selector"])))
+    fn row(&self, object: &Value) -> Row {
+        replica_row(object, cells::selector(object.at(&["spec", "selector"])))
     }
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["status.replicas"]
@@ -85,14 +85,14 @@ impl Strategy for ReplicaSetStatus {
 }
 
 /// The row of a ReplicaSet or a ReplicationController, whose selectors differ.
-pub(crate) fn replica_row(cx: &Context, object: &Value, selector: String) -> Row {
+pub(crate) fn replica_row(object: &Value, selector: String) -> Row {
     let (names, images) = cells::containers(object.at(&["spec", "template", "spec"]));
     cells::row([
         cells::name(object),
         object.int_at(&["spec", "replicas"]).into(),
         object.int_at(&["status", "replicas"]).into(),
         object.int_at(&["status", "readyReplicas"]).into(),
-        cells::age(cx, object),
+        cells::age(object),
         names,
         images,
         selector.into(),

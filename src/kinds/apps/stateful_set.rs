@@ -124,14 +124,14 @@ impl Strategy for StatefulSet {
     fn columns(&self) -> &'static [Column] {
         cells::columns("apps/StatefulSet")
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         let (names, images) = cells::containers(object.at(&["spec", "template", "spec"]));
         let ready = format!(
             "{}/{}",
             object.int_at(&["status", "readyReplicas"]),
             object.int_at(&["spec", "replicas"])
         );
-        cells::row([cells::name(object), ready.into(), cells::age(cx, object), names, images])
+        cells::row([cells::name(object), ready.into(), cells::age(object), names, images])
     }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {
         (name == "status").then_some(&StatefulSetStatus as &dyn Strategy)

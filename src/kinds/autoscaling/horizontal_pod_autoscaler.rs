@@ -114,7 +114,7 @@ impl Strategy for HorizontalPodAutoscaler {
     fn columns(&self) -> &'static [Column] {
         cells::columns("autoscaling/HorizontalPodAutoscaler")
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         let spec = object.get("spec");
         let target = spec.get("scaleTargetRef");
         let status = object.list_at(&["status", "currentMetrics"]);
@@ -126,7 +126,7 @@ impl Strategy for HorizontalPodAutoscaler {
             min.map_or(UNSET.to_string(), |n| n.to_string()).into(),
             spec.int_at(&["maxReplicas"]).into(),
             object.int_at(&["status", "currentReplicas"]).into(),
-            cells::age(cx, object),
+            cells::age(object),
         ])
     }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {

@@ -108,7 +108,7 @@ impl Strategy for CronJob {
     fn columns(&self) -> &'static [Column] {
         cells::columns("batch/CronJob")
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         let spec = object.get("spec");
         let (names, images) = cells::containers(object.at(&TEMPLATE).get("spec"));
         let last = object.str_at(&["status", "lastScheduleTime"]);
@@ -123,8 +123,8 @@ impl Strategy for CronJob {
             }
             .into(),
             (object.list_at(&["status", "active"]).len() as i64).into(),
-            if last.is_empty() { NONE.into() } else { cells::since(cx, last).into() },
-            cells::age(cx, object),
+            if last.is_empty() { NONE.into() } else { cells::since(last) },
+            cells::age(object),
             names,
             images,
             cells::selector(spec.at(&["jobTemplate", "spec", "selector"])).into(),

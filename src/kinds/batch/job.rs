@@ -14,7 +14,7 @@ use crate::core::pod::options::Options;
 use crate::core::pod::warnings;
 use crate::equality::same;
 use crate::generic::{bump_generation_if_changed, clear_status, keep};
-use crate::strategy::{Column, Context, DefaultPropagation, Row, Strategy};
+use crate::strategy::{Cell, Column, Context, DefaultPropagation, Row, Strategy};
 use crate::{metadata, print};
 
 /// The strategy.
@@ -131,14 +131,14 @@ impl Strategy for Job {
     fn columns(&self) -> &'static [Column] {
         cells::columns("batch/Job")
     }
-    fn row(&self, cx: &Context, job: &Value) -> Row {
+    fn row(&self, job: &Value) -> Row {
         let (names, images) = cells::containers(job.at(&["spec", "template", "spec"]));
         cells::row([
             cells::name(job),
             state(job).into(),
             completions(job).into(),
-            duration(cx, job).into(),
-            cells::age(cx, job),
+            duration(job),
+            cells::age(job),
             names,
             images,
             cells::selector(job.at(&["spec", "selector"])).into(),
@@ -193,13 +193,13 @@ fn completions(job: &Value) -> String {
     }
 }
 
-fn duration(cx: &Context, job: &Value) -> String {
+fn duration(job: &Value) -> Cell {
     let start = job.str_at(&["status", "startTime"]);
     let end = job.str_at(&["status", "completionTime"]);
     match (time::parse(start), time::parse(end)) {
-        (None, _) => String::new(),
-        (Some(_), None) => cells::since(cx, start),
-        (Some(start), Some(end)) => time::human_duration(time::seconds_between(start, end)),
+        (None, _) => "".into(),
+        (Some(_), None) => cells::since(start),
+        (Some(start), Some(end)) => time::human_duration(time::seconds_between(start, end)).into(),
     }
 }
 

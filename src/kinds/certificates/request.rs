@@ -100,13 +100,13 @@ impl Strategy for Request {
     fn columns(&self) -> &'static [Column] {
         cells::columns("certificates/CertificateSigningRequest")
     }
-    fn row(&self, cx: &Context, request: &Value) -> Row {
+    fn row(&self, request: &Value) -> Row {
         let spec = request.get("spec");
         let signer = spec.str_at(&["signerName"]);
         let duration = spec.get("expirationSeconds").as_int().map(time::human_duration);
         cells::row([
             cells::name(request),
-            cells::age(cx, request),
+            cells::age(request),
             (if signer.is_empty() { NONE } else { signer }).into(),
             spec.str_at(&["username"]).into(),
             duration.unwrap_or_else(|| NONE.into()).into(),

@@ -43,9 +43,9 @@ impl Strategy for Lease {
     fn columns(&self) -> &'static [Column] {
         cells::columns("coordination/Lease")
     }
-    fn row(&self, cx: &Context, lease: &Value) -> Row {
+    fn row(&self, lease: &Value) -> Row {
         let holder = lease.str_at(&["spec", "holderIdentity"]);
-        cells::row([cells::name(lease), holder.into(), cells::age(cx, lease)])
+        cells::row([cells::name(lease), holder.into(), cells::age(lease)])
     }
 }
 

@@ -42,9 +42,9 @@ impl Strategy for ConfigMap {
         cells::columns("core/ConfigMap")
     }
 
-    fn row(&self, cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         let keys = object.map_at(&["data"]).len() + object.map_at(&["binaryData"]).len();
-        cells::row([cells::name(object), (keys as i64).into(), cells::age(cx, object)])
+        cells::row([cells::name(object), (keys as i64).into(), cells::age(object)])
     }
 }
 

@@ -42,8 +42,8 @@ impl Strategy for Endpoints {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/Endpoints")
     }
-    fn row(&self, cx: &Context, endpoints: &Value) -> Row {
-        cells::row([cells::name(endpoints), format_subsets(endpoints).into(), cells::age(cx, endpoints)])
+    fn row(&self, endpoints: &Value) -> Row {
+        cells::row([cells::name(endpoints), format_subsets(endpoints).into(), cells::age(endpoints)])
     }
 }
 

@@ -6,10 +6,10 @@
 
 use copepod_meta::{ErrorList, FieldError, Path, Value, names};
 
-use crate::cells::{self, UNKNOWN};
+use crate::cells;
 use crate::check::At;
 use crate::equality::same;
-use crate::strategy::{Column, Context, Row, Strategy};
+use crate::strategy::{Cell, Column, Context, Row, Strategy};
 use crate::{metadata, print};
 
 /// The core group's.
@@ -47,8 +47,8 @@ impl Strategy for Event {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/Event")
     }
-    fn row(&self, cx: &Context, event: &Value) -> Row {
-        row(cx, event)
+    fn row(&self, event: &Value) -> Row {
+        row(event)
     }
     fn selectable_fields(&self) -> &'static [&'static str] {
         FIELDS
@@ -92,8 +92,8 @@ impl Strategy for NewEvent {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/Event")
     }
-    fn row(&self, cx: &Context, event: &Value) -> Row {
-        row(cx, event)
+    fn row(&self, event: &Value) -> Row {
+        row(event)
     }
     fn selectable_fields(&self) -> &'static [&'static str] {
         FIELDS
@@ -265,12 +265,9 @@ fn immutable(event: &Value, old: &Value, e: &mut ErrorList) {
 }
 
 /// upstream: printEvent
-fn row(cx: &Context, event: &Value) -> Row {
-    let since = |path: &[&str]| match event.str_at(path) {
-        "" => UNKNOWN.to_string(),
-        time => cells::since(cx, time),
-    };
-    let or = |path: &[&str], other: &dyn Fn() -> String| {
+fn row(event: &Value) -> Row {
+    let since = |path: &[&str]| cells::since(event.str_at(path));
+    let or = |path: &[&str], other: &dyn Fn() -> Cell| {
         if event.at(path).is_null() { other() } else { since(path) }
     };
     let first = or(&["firstTimestamp"], &|| since(&["eventTime"]));
@@ -295,14 +292,14 @@ fn row(cx: &Context, event: &Value) -> Row {
     let instance = either(&["source", "host"], "reportingInstance");
     let source = if instance.is_empty() { component } else { format!("{component}, {instance}") };
     cells::row([
-        last.into(),
+        last,
         event.str_at(&["type"]).into(),
         event.str_at(&["reason"]).into(),
         target.into(),
         event.str_at(&["involvedObject", "fieldPath"]).into(),
         source.into(),
         event.str_at(&["message"]).trim().into(),
-        first.into(),
+        first,
         count.into(),
         cells::name(event),
     ])

@@ -94,9 +94,9 @@ impl Strategy for Namespace {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/Namespace")
     }
-    fn row(&self, cx: &Context, namespace: &Value) -> Row {
+    fn row(&self, namespace: &Value) -> Row {
         let phase = namespace.str_at(&["status", "phase"]);
-        cells::row([cells::name(namespace), phase.into(), cells::age(cx, namespace)])
+        cells::row([cells::name(namespace), phase.into(), cells::age(namespace)])
     }
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["status.phase"]

@@ -91,8 +91,8 @@ impl Strategy for Node {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/Node")
     }
-    fn row(&self, cx: &Context, node: &Value) -> Row {
-        row(cx, node)
+    fn row(&self, node: &Value) -> Row {
+        row(node)
     }
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["spec.unschedulable"]
@@ -269,7 +269,7 @@ fn validate_update(node: &Value, old: &Value, e: &mut ErrorList) {
 }
 
 /// upstream: printNode
-fn row(cx: &Context, node: &Value) -> Row {
+fn row(node: &Value) -> Row {
     let conditions = node.list_at(&["status", "conditions"]);
     let mut status = match conditions.iter().rfind(|c| c.str_at(&["type"]) == "Ready") {
         Some(c) if c.str_at(&["status"]) == "True" => vec!["Ready"],
@@ -296,7 +296,7 @@ fn row(cx: &Context, node: &Value) -> Row {
         cells::name(node),
         status.join(",").into(),
         roles(node).into(),
-        cells::age(cx, node),
+        cells::age(node),
         node.str_at(&["status", "nodeInfo", "kubeletVersion"]).into(),
         address("InternalIP").into(),
         address("ExternalIP").into(),

@@ -85,7 +85,7 @@ impl Strategy for PersistentVolume {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/PersistentVolume")
     }
-    fn row(&self, cx: &Context, volume: &Value) -> Row {
+    fn row(&self, volume: &Value) -> Row {
         let (spec, status) = (volume.get("spec"), volume.get("status"));
         let reference = spec.get("claimRef");
         let bound = match reference.is_null() {
@@ -103,7 +103,7 @@ impl Strategy for PersistentVolume {
             claim::class(volume).into(),
             spec.get("volumeAttributesClassName").as_str().unwrap_or(UNSET).into(),
             status.str_at(&["reason"]).into(),
-            cells::age(cx, volume),
+            cells::age(volume),
             spec.get("volumeMode").as_str().unwrap_or(UNSET).into(),
         ])
     }

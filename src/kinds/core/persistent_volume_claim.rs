@@ -120,7 +120,7 @@ impl Strategy for PersistentVolumeClaim {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/PersistentVolumeClaim")
     }
-    fn row(&self, cx: &Context, claim: &Value) -> Row {
+    fn row(&self, claim: &Value) -> Row {
         let (spec, status) = (claim.get("spec"), claim.get("status"));
         let volume = spec.str_at(&["volumeName"]);
         let (mut capacity, mut modes) = (String::new(), String::new());
@@ -137,7 +137,7 @@ impl Strategy for PersistentVolumeClaim {
             modes.into(),
             class(claim).into(),
             spec.get("volumeAttributesClassName").as_str().unwrap_or(UNSET).into(),
-            cells::age(cx, claim),
+            cells::age(claim),
             spec.get("volumeMode").as_str().unwrap_or(UNSET).into(),
         ])
     }

@@ -62,7 +62,7 @@ impl Strategy for PodTemplate {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/PodTemplate")
     }
-    fn row(&self, _cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         let (names, images) = cells::containers(object.at(&["template", "spec"]));
         let labels = cells::labels(object.at(&["template", "metadata", "labels"]));
         cells::row([cells::name(object), names, images, labels.into()])

@@ -68,8 +68,8 @@ impl Strategy for ReplicationController {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/ReplicationController")
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
-        replica_set::replica_row(cx, object, cells::labels(object.at(&["spec", "selector"])))
+    fn row(&self, object: &Value) -> Row {
+        replica_set::replica_row(object, cells::labels(object.at(&["spec", "selector"])))
     }
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["status.replicas"]

@@ -10,7 +10,7 @@ use crate::check::At;
 use crate::generic::{clear_status, keep};
 use crate::metadata;
 use crate::print;
-use crate::strategy::{Column, Context, Row, Strategy};
+use crate::strategy::{Cell, Column, Context, Row, Strategy};
 
 /// The strategy.
 pub struct ResourceQuota;
@@ -62,16 +62,16 @@ impl Strategy for ResourceQuota {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/ResourceQuota")
     }
-    fn row(&self, cx: &Context, quota: &Value) -> Row {
+    fn row(&self, quota: &Value) -> Row {
         let used = quota.at(&["status", "used"]);
         let of = |limits: bool| {
             let hard = quota.map_at(&["status", "hard"]).iter();
             let parts = hard
                 .filter(|(name, _)| name.starts_with("limits.") == limits)
                 .map(|(name, hard)| format!("{name}: {}/{}", quantity(used.get(name)), quantity(hard)));
-            Value::from(parts.collect::<Vec<_>>().join(", "))
+            Cell::from(parts.collect::<Vec<_>>().join(", "))
         };
-        cells::row([cells::name(quota), of(false), of(true), cells::age(cx, quota)])
+        cells::row([cells::name(quota), of(false), of(true), cells::age(quota)])
     }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {
         (name == "status").then_some(&ResourceQuotaStatus as &dyn Strategy)

@@ -57,14 +57,9 @@ impl Strategy for Secret {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/Secret")
     }
-    fn row(&self, cx: &Context, secret: &Value) -> Row {
+    fn row(&self, secret: &Value) -> Row {
         let keys = secret.map_at(&["data"]).len() as i64;
-        cells::row([
-            cells::name(secret),
-            secret.str_at(&["type"]).into(),
-            keys.into(),
-            cells::age(cx, secret),
-        ])
+        cells::row([cells::name(secret), secret.str_at(&["type"]).into(), keys.into(), cells::age(secret)])
     }
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["type"]
@@ -100,11 +95,11 @@ fn validate(secret: &Value, e: &mut ErrorList) {
         }
         "kubernetes.io/dockercfg" => json_object(data, ".dockercfg", e),
         "kubernetes.io/dockerconfigjson" => json_object(data, ".dockerconfigjson", e),
-        "kubernetes.io/basic-auth" => {
-            if !data.map().contains_key("username") && !data.map().contains_key("password") {
-                missing("username", e);
-                missing("password", e);
-            }
+        "kubernetes.io/basic-auth"
+            if !data.map().contains_key("username") && !data.map().contains_key("password") =>
+        {
+            missing("username", e);
+            missing("password", e);
         }
         "kubernetes.io/ssh-auth" => {
             data.key("ssh-privatekey").need(e);

@@ -138,8 +138,8 @@ impl Strategy for Service {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/Service")
     }
-    fn row(&self, cx: &Context, service: &Value) -> Row {
-        row(cx, service)
+    fn row(&self, service: &Value) -> Row {
+        row(service)
     }
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["spec.clusterIP", "spec.type"]
@@ -551,7 +551,7 @@ fn warnings(service: &Value) -> Vec<String> {
 }
 
 /// upstream: printService
-fn row(cx: &Context, service: &Value) -> Row {
+fn row(service: &Value) -> Row {
     let cluster = service.list_at(&["spec", "clusterIPs"]).first().and_then(Value::as_str).unwrap_or(NONE);
     let ports: Vec<String> = service.list_at(&["spec", "ports"]).iter().map(port_text).collect();
     let ports = if ports.is_empty() { NONE.into() } else { ports.join(",") };
@@ -561,7 +561,7 @@ fn row(cx: &Context, service: &Value) -> Row {
         cluster.into(),
         external_ip(service).into(),
         ports.into(),
-        cells::age(cx, service),
+        cells::age(service),
         cells::labels(service.at(&["spec", "selector"])).into(),
     ])
 }

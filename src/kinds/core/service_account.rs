@@ -44,7 +44,7 @@ impl Strategy for ServiceAccount {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/ServiceAccount")
     }
-    fn row(&self, cx: &Context, account: &Value) -> Row {
-        cells::row([cells::name(account), cells::age(cx, account)])
+    fn row(&self, account: &Value) -> Row {
+        cells::row([cells::name(account), cells::age(account)])
     }
 }

@@ -74,7 +74,7 @@ impl Strategy for EndpointSlice {
     fn columns(&self) -> &'static [Column] {
         cells::columns("discovery/EndpointSlice")
     }
-    fn row(&self, cx: &Context, slice: &Value) -> Row {
+    fn row(&self, slice: &Value) -> Row {
         let ports = slice.list_at(&["ports"]).iter().map(|p| match p.get("port").as_int() {
             Some(port) => port.to_string(),
             None => p.get("name").as_str().unwrap_or("*").to_string(),
@@ -86,7 +86,7 @@ impl Strategy for EndpointSlice {
             slice.str_at(&["addressType"]).into(),
             some_of(ports.collect()).into(),
             some_of(addresses.collect()).into(),
-            cells::age(cx, slice),
+            cells::age(slice),
         ])
     }
 }

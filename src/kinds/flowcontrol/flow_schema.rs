@@ -48,7 +48,7 @@ impl Strategy for FlowSchema {
     fn columns(&self) -> &'static [Column] {
         cells::columns("flowcontrol/FlowSchema")
     }
-    fn row(&self, cx: &Context, schema: &Value) -> Row {
+    fn row(&self, schema: &Value) -> Row {
         let spec = schema.get("spec");
         let method = spec.get("distinguisherMethod");
         let conditions = schema.list_at(&["status", "conditions"]).iter();
@@ -59,7 +59,7 @@ impl Strategy for FlowSchema {
             spec.str_at(&["priorityLevelConfiguration", "name"]).into(),
             spec.int_at(&["matchingPrecedence"]).into(),
             (if method.is_null() { NONE } else { method.str_at(&["type"]) }).into(),
-            cells::age(cx, schema),
+            cells::age(schema),
             dangling.unwrap_or("?").into(),
         ])
     }

@@ -9,7 +9,7 @@ use crate::check::At;
 use crate::core::pod::defaults::{fill, fill_nil};
 use crate::equality::same_as;
 use crate::generic::{bump_generation_if_changed, clear_status, keep};
-use crate::strategy::{Column, Context, Row, Strategy};
+use crate::strategy::{Cell, Column, Context, Row, Strategy};
 use crate::{metadata, print};
 
 /// The strategy.
@@ -62,11 +62,11 @@ impl Strategy for PriorityLevelConfiguration {
     fn columns(&self) -> &'static [Column] {
         cells::columns("flowcontrol/PriorityLevelConfiguration")
     }
-    fn row(&self, cx: &Context, level: &Value) -> Row {
+    fn row(&self, level: &Value) -> Row {
         let limited = level.at(&["spec", "limited"]);
         let queuing = limited.at(&["limitResponse", "queuing"]);
         let number = |part: &Value, member: &str| match part.is_null() {
-            true => Value::from(NONE),
+            true => Cell::from(NONE),
             false => part.int_at(&[member]).into(),
         };
         cells::row([
@@ -76,7 +76,7 @@ impl Strategy for PriorityLevelConfiguration {
             number(queuing, "queues"),
             number(queuing, "handSize"),
             number(queuing, "queueLengthLimit"),
-            cells::age(cx, level),
+            cells::age(level),
         ])
     }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {

@@ -102,7 +102,7 @@ impl Strategy for Ingress {
     fn columns(&self) -> &'static [Column] {
         cells::columns("networking/Ingress")
     }
-    fn row(&self, cx: &Context, ingress: &Value) -> Row {
+    fn row(&self, ingress: &Value) -> Row {
         let balancers = ingress.list_at(&["status", "loadBalancer", "ingress"]).iter();
         let addresses: BTreeSet<&str> = balancers
             .map(|i| if i.str_at(&["ip"]).is_empty() { i.str_at(&["hostname"]) } else { i.str_at(&["ip"]) })
@@ -115,7 +115,7 @@ impl Strategy for Ingress {
             hosts(ingress).into(),
             addresses.into_iter().collect::<Vec<_>>().join(",").into(),
             (if tls { "80, 443" } else { "80" }).into(),
-            cells::age(cx, ingress),
+            cells::age(ingress),
         ])
     }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {

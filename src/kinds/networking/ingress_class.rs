@@ -39,7 +39,7 @@ impl Strategy for IngressClass {
     fn columns(&self) -> &'static [Column] {
         cells::columns("networking/IngressClass")
     }
-    fn row(&self, cx: &Context, class: &Value) -> Row {
+    fn row(&self, class: &Value) -> Row {
         let mut name = class.str_at(&["metadata", "name"]).to_string();
         if class.str_at(&["metadata", "annotations", "ingressclass.kubernetes.io/is-default-class"]) == "true"
         {
@@ -54,7 +54,7 @@ impl Strategy for IngressClass {
             None => format!("{}/{}", parameters.str_at(&["kind"]), parameters.str_at(&["name"])),
         };
         let controller = class.str_at(&["spec", "controller"]);
-        cells::row([name.into(), controller.into(), text.into(), cells::age(cx, class)])
+        cells::row([name.into(), controller.into(), text.into(), cells::age(class)])
     }
 }
 

@@ -43,7 +43,7 @@ impl Strategy for IpAddress {
     fn columns(&self) -> &'static [Column] {
         cells::columns("networking/IPAddress")
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         let parent = object.at(&["spec", "parentRef"]);
         let [group, resource, namespace, name] =
             ["group", "resource", "namespace", "name"].map(|m| parent.str_at(&[m]));
@@ -58,7 +58,7 @@ impl Strategy for IpAddress {
         text.push('/');
         text.push_str(name);
         let text = if parent.is_null() { NONE.into() } else { text };
-        cells::row([cells::name(object), text.into(), cells::age(cx, object)])
+        cells::row([cells::name(object), text.into(), cells::age(object)])
     }
     fn selectable_fields(&self) -> &'static [&'static str] {
         &[]

@@ -84,10 +84,10 @@ impl Strategy for NetworkPolicy {
     fn columns(&self) -> &'static [Column] {
         cells::columns("networking/NetworkPolicy")
     }
-    fn row(&self, cx: &Context, policy: &Value) -> Row {
+    fn row(&self, policy: &Value) -> Row {
         // The selector is a struct: absent selects everything, and prints as nothing does.
         let selector = cells::selector(policy.at(&["spec", "podSelector"]));
-        cells::row([cells::name(policy), selector.into(), cells::age(cx, policy)])
+        cells::row([cells::name(policy), selector.into(), cells::age(policy)])
     }
 }
 

@@ -51,9 +51,9 @@ impl Strategy for ServiceCidr {
     fn columns(&self) -> &'static [Column] {
         cells::columns("networking/ServiceCIDR")
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         let cidrs: Vec<&str> = object.list_at(&["spec", "cidrs"]).iter().filter_map(Value::as_str).collect();
-        cells::row([cells::name(object), cidrs.join(",").into(), cells::age(cx, object)])
+        cells::row([cells::name(object), cidrs.join(",").into(), cells::age(object)])
     }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {
         (name == "status").then_some(&ServiceCidrStatus as &dyn Strategy)

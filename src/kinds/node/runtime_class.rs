@@ -44,8 +44,8 @@ impl Strategy for RuntimeClass {
     fn columns(&self) -> &'static [Column] {
         cells::columns("node/RuntimeClass")
     }
-    fn row(&self, cx: &Context, class: &Value) -> Row {
-        cells::row([cells::name(class), class.str_at(&["handler"]).into(), cells::age(cx, class)])
+    fn row(&self, class: &Value) -> Row {
+        cells::row([cells::name(class), class.str_at(&["handler"]).into(), cells::age(class)])
     }
 }
 

@@ -6,7 +6,7 @@ use crate::apps::{at_most_100_percent, int_or_percent, not_negative};
 use crate::cells;
 use crate::check::At;
 use crate::generic::{bump_generation_if_changed, clear_status, keep};
-use crate::strategy::{Column, Context, Row, Strategy};
+use crate::strategy::{Cell, Column, Context, Row, Strategy};
 use crate::{metadata, print};
 
 /// The strategy.
@@ -71,18 +71,18 @@ impl Strategy for PodDisruptionBudget {
     fn columns(&self) -> &'static [Column] {
         cells::columns("policy/PodDisruptionBudget")
     }
-    fn row(&self, cx: &Context, budget: &Value) -> Row {
+    fn row(&self, budget: &Value) -> Row {
         let amount = |member: &str| match budget.at(&["spec", member]) {
-            Value::Null => Value::from("N/A"),
-            Value::String(text) => Value::from(text.as_str()),
-            number => Value::from(number.as_int().unwrap_or(0).to_string()),
+            Value::Null => Cell::from("N/A"),
+            Value::String(text) => text.as_str().into(),
+            number => number.as_int().unwrap_or(0).to_string().into(),
         };
         cells::row([
             cells::name(budget),
             amount("minAvailable"),
             amount("maxUnavailable"),
             budget.int_at(&["status", "disruptionsAllowed"]).into(),
-            cells::age(cx, budget),
+            cells::age(budget),
         ])
     }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {

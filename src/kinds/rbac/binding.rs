@@ -9,7 +9,7 @@ use crate::core::pod::defaults::{each, fill};
 use crate::equality::same;
 use crate::metadata::{self, path_segment_name};
 use crate::print;
-use crate::strategy::{Column, Context, Row, Strategy};
+use crate::strategy::{Cell, Column, Context, Row, Strategy};
 
 /// The strategy of both.
 pub struct Binding {
@@ -47,8 +47,8 @@ impl Strategy for Binding {
     fn columns(&self) -> &'static [Column] {
         cells::columns(if self.namespaced { "rbac/RoleBinding" } else { "rbac/ClusterRoleBinding" })
     }
-    fn row(&self, cx: &Context, binding: &Value) -> Row {
-        row(cx, binding)
+    fn row(&self, binding: &Value) -> Row {
+        row(binding)
     }
 }
 
@@ -99,7 +99,7 @@ fn validate_update(binding: &Value, old: &Value, namespaced: bool, e: &mut Error
     }
 }
 
-fn row(cx: &Context, binding: &Value) -> Row {
+fn row(binding: &Value) -> Row {
     let role = format!("{}/{}", binding.str_at(&["roleRef", "kind"]), binding.str_at(&["roleRef", "name"]));
     let of = |kind: &str| {
         let all = binding.list_at(&["subjects"]).iter().filter(|s| s.str_at(&["kind"]) == kind);
@@ -109,12 +109,12 @@ fn row(cx: &Context, binding: &Value) -> Row {
             }
             _ => s.str_at(&["name"]).to_string(),
         });
-        Value::from(names.collect::<Vec<_>>().join(", "))
+        Cell::from(names.collect::<Vec<_>>().join(", "))
     };
     cells::row([
         cells::name(binding),
         role.into(),
-        cells::age(cx, binding),
+        cells::age(binding),
         of("User"),
         of("Group"),
         of("ServiceAccount"),

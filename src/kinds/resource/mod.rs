@@ -74,7 +74,7 @@ impl Strategy for Claim {
     fn columns(&self) -> &'static [Column] {
         cells::columns("resource/ResourceClaim")
     }
-    fn row(&self, cx: &Context, claim: &Value) -> Row {
+    fn row(&self, claim: &Value) -> Row {
         let deleted = !claim.at(&["metadata", "deletionTimestamp"]).is_null();
         let allocated = !claim.at(&["status", "allocation"]).is_null();
         let reserved = allocated && !claim.list_at(&["status", "reservedFor"]).is_empty();
@@ -85,7 +85,7 @@ impl Strategy for Claim {
             (reserved, "reserved"),
         ];
         let states: Vec<&str> = states.iter().filter(|(is, _)| *is).map(|(_, text)| *text).collect();
-        cells::row([cells::name(claim), states.join(",").into(), cells::age(cx, claim)])
+        cells::row([cells::name(claim), states.join(",").into(), cells::age(claim)])
     }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {
         (name == "status").then_some(&ClaimStatus as &dyn Strategy)
@@ -119,8 +119,8 @@ impl Strategy for ClaimTemplate {
     fn columns(&self) -> &'static [Column] {
         cells::columns("resource/ResourceClaimTemplate")
     }
-    fn row(&self, cx: &Context, template: &Value) -> Row {
-        cells::row([cells::name(template), cells::age(cx, template)])
+    fn row(&self, template: &Value) -> Row {
+        cells::row([cells::name(template), cells::age(template)])
     }
 }
 
@@ -137,8 +137,8 @@ impl Strategy for Class {
     fn columns(&self) -> &'static [Column] {
         cells::columns("resource/DeviceClass")
     }
-    fn row(&self, cx: &Context, class: &Value) -> Row {
-        cells::row([cells::name(class), cells::age(cx, class)])
+    fn row(&self, class: &Value) -> Row {
+        cells::row([cells::name(class), cells::age(class)])
     }
 }
 
@@ -173,13 +173,13 @@ impl Strategy for Slice {
     fn columns(&self) -> &'static [Column] {
         cells::columns("resource/ResourceSlice")
     }
-    fn row(&self, cx: &Context, slice: &Value) -> Row {
+    fn row(&self, slice: &Value) -> Row {
         cells::row([
             cells::name(slice),
             slice.str_at(&["spec", "nodeName"]).into(),
             slice.str_at(&["spec", "driver"]).into(),
             slice.str_at(&["spec", "pool", "name"]).into(),
-            cells::age(cx, slice),
+            cells::age(slice),
         ])
     }
     /// upstream: addConversionFuncs of resource/v1

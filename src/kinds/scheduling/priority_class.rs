@@ -58,12 +58,12 @@ impl Strategy for PriorityClass {
     fn columns(&self) -> &'static [Column] {
         cells::columns("scheduling/PriorityClass")
     }
-    fn row(&self, cx: &Context, class: &Value) -> Row {
+    fn row(&self, class: &Value) -> Row {
         cells::row([
             cells::name(class),
             class.int_at(&["value"]).into(),
             class.bool_at(&["globalDefault"]).into(),
-            cells::age(cx, class),
+            cells::age(class),
             class.str_at(&["preemptionPolicy"]).into(),
         ])
     }

@@ -82,7 +82,7 @@ impl Strategy for CsiDriver {
     fn columns(&self) -> &'static [Column] {
         cells::columns("storage/CSIDriver")
     }
-    fn row(&self, cx: &Context, driver: &Value) -> Row {
+    fn row(&self, driver: &Value) -> Row {
         let spec = driver.get("spec");
         let flag = |member: &str, default: bool| spec.get(member).as_bool().unwrap_or(default).into();
         let join = |list: &Value, of: fn(&Value) -> &str| {
@@ -100,7 +100,7 @@ impl Strategy for CsiDriver {
             audiences.into(),
             flag("requiresRepublish", false),
             if modes.is_empty() { NONE.into() } else { modes.into() },
-            cells::age(cx, driver),
+            cells::age(driver),
         ])
     }
 }

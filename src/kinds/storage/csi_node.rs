@@ -45,9 +45,9 @@ impl Strategy for CsiNode {
     fn columns(&self) -> &'static [Column] {
         cells::columns("storage/CSINode")
     }
-    fn row(&self, cx: &Context, node: &Value) -> Row {
+    fn row(&self, node: &Value) -> Row {
         let drivers = node.list_at(&["spec", "drivers"]).len() as i64;
-        cells::row([cells::name(node), drivers.into(), cells::age(cx, node)])
+        cells::row([cells::name(node), drivers.into(), cells::age(node)])
     }
 }
 

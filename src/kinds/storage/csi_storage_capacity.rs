@@ -54,7 +54,7 @@ impl Strategy for CsiStorageCapacity {
     fn columns(&self) -> &'static [Column] {
         cells::columns("storage/CSIStorageCapacity")
     }
-    fn row(&self, _cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         let capacity = match object.get("capacity") {
             Value::Null => UNSET.into(),
             amount => quantity(amount).to_string(),

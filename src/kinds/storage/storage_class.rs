@@ -49,7 +49,7 @@ impl Strategy for StorageClass {
     fn columns(&self) -> &'static [Column] {
         cells::columns("storage/StorageClass")
     }
-    fn row(&self, cx: &Context, class: &Value) -> Row {
+    fn row(&self, class: &Value) -> Row {
         const DEFAULT: [&str; 2] = [
             "storageclass.kubernetes.io/is-default-class",
             "storageclass.beta.kubernetes.io/is-default-class",
@@ -64,7 +64,7 @@ impl Strategy for StorageClass {
             class.get("reclaimPolicy").as_str().unwrap_or("Delete").into(),
             class.get("volumeBindingMode").as_str().unwrap_or("Immediate").into(),
             class.get("allowVolumeExpansion").as_bool().unwrap_or(false).into(),
-            cells::age(cx, class),
+            cells::age(class),
         ])
     }
 }

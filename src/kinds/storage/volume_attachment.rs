@@ -44,14 +44,14 @@ impl Strategy for VolumeAttachment {
     fn columns(&self) -> &'static [Column] {
         cells::columns("storage/VolumeAttachment")
     }
-    fn row(&self, cx: &Context, object: &Value) -> Row {
+    fn row(&self, object: &Value) -> Row {
         cells::row([
             cells::name(object),
             object.str_at(&["spec", "attacher"]).into(),
             object.str_at(&["spec", "source", "persistentVolumeName"]).into(),
             object.str_at(&["spec", "nodeName"]).into(),
             object.at(&["status", "attached"]).as_bool().unwrap_or(false).into(),
-            cells::age(cx, object),
+            cells::age(object),
         ])
     }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {

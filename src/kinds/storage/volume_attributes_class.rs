@@ -33,8 +33,8 @@ impl Strategy for VolumeAttributesClass {
     fn columns(&self) -> &'static [Column] {
         cells::columns("storage/VolumeAttributesClass")
     }
-    fn row(&self, cx: &Context, class: &Value) -> Row {
-        cells::row([cells::name(class), class.str_at(&["driverName"]).into(), cells::age(cx, class)])
+    fn row(&self, class: &Value) -> Row {
+        cells::row([cells::name(class), class.str_at(&["driverName"]).into(), cells::age(class)])
     }
 }
 

@@ -89,8 +89,10 @@ impl Admission for Plugin {
         Box::pin(std::future::ready(Ok(())))
     }
     fn validate<'a>(&'a self, request: &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        let refuse =
-            request.object.as_ref().is_some_and(|o| o.str_at(&["metadata", "annotations", "refuse"]) != "");
+        let refuse = request
+            .object
+            .as_ref()
+            .is_some_and(|o| !o.str_at(&["metadata", "annotations", "refuse"]).is_empty());
         let answer = if refuse {
             Err(Status::forbidden(&request.resource.group_resource(), request.name, "the plugin says no"))
         } else {
@@ -129,7 +131,8 @@ impl Server {
             service_cidrs: vec!["10.0.0.0/24".parse().expect("a range")],
             node_ports: 30000..=30099,
             event_ttl: Duration::from_secs(3600),
-            body_cache_bytes_max: 16 << 20,
+            // As the server's.
+            body_cache_bytes_max: 32 << 20,
         };
         let registry = Registry::open(config, |_, _| Deciders {
             admission: Arc::new(Plugin),
@@ -435,14 +438,6 @@ fn subset(got: &Value, want: &Value, path: &str, wrong: &mut Vec<String>) {
 fn matches_text(want: &str, got: &str) -> bool {
     let (want, got): (Vec<&str>, Vec<&str>) = (want.split(' ').collect(), got.split(' ').collect());
     want.len() == got.len() && want.iter().zip(&got).all(|(w, g)| *w == "<any>" || w == g)
-}
-
-/// CPU time of this process so far.
-pub fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("proc");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
-    Duration::from_millis(ticks * 10)
 }
 
 /// A pod of about 4.5 KB, as a Deployment makes them.

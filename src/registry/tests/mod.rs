@@ -11,6 +11,7 @@
 
 mod golden;
 mod harness;
+mod measure;
 
 use harness::{Server, run};
 
@@ -115,35 +116,4 @@ async fn concurrent_patches_all_arrive() {
     }
     let answer = server.send("get", &format!("{path}/a"), "", "admin").await.expect("got");
     assert_eq!(answer.tree.map_at(&["data"]).len(), 16);
-}
-
-/// What costs a create of a pod of 4.5 KB in CPU. Run it alone, in release: `--ignored --nocapture`.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn measure_creates() {
-    let server = Server::new().await;
-    let pod = harness::big_pod();
-    let path = "/api/v1/namespaces/default/pods";
-    const ROUNDS: u32 = 5000;
-    let before = harness::cpu();
-    for i in 0..ROUNDS {
-        let body = pod.replace("NAME", &format!("pod-{i}"));
-        server.send_only("create", path, body).await.expect("created");
-    }
-    let each = (harness::cpu() - before) / ROUNDS;
-    println!("create of {} bytes: {each:?} of CPU", pod.len());
-    let before = harness::cpu();
-    for i in 0..ROUNDS {
-        server.send_only("get", &format!("{path}/pod-{i}"), String::new()).await.expect("got");
-    }
-    println!("get: {:?} of CPU", (harness::cpu() - before) / ROUNDS);
-    let before = harness::cpu();
-    for i in 0..ROUNDS {
-        let body = r#"{"status":{"conditions":[{"type":"Ready","status":"True"}],"phase":"Running"}}"#;
-        server
-            .send_only("patch:strategic", &format!("{path}/pod-{i}/status"), body.into())
-            .await
-            .expect("patched");
-    }
-    println!("strategic patch of status: {:?} of CPU", (harness::cpu() - before) / ROUNDS);
 }

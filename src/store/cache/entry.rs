@@ -164,6 +164,8 @@ pub struct BodyBudget {
     bytes_max: usize,
     /// Entries with bodies, oldest first; second chance for those that were read again.
     queue: Mutex<Queue>,
+    /// Bodies that had to go so far; every [`OLDEST_EVERY`]th time it is the oldest.
+    gone: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -173,18 +175,39 @@ struct Queue {
     sweep_at: usize,
 }
 
+/// Who reads everything in turn (lists, over and over) would find nothing of what does not fit whole if always the oldest
+/// had to go: just that is read next. So mostly one goes that is new, but no longer at hand of those for whom it was made...
+const RECENT: usize = 256;
+/// ... and now and then the oldest, so that what nobody wants any more goes in the end.
+const OLDEST_EVERY: usize = 4;
+
 /// Dead entries are not worth a sweep before there are so many.
 const SWEEP_MIN: usize = 1024;
 
 impl BodyBudget {
     /// A budget of so many bytes.
     pub fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max, queue: Mutex::default() })
+        Arc::new(Self {
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+            queue: Mutex::default(),
+            gone: AtomicUsize::new(0),
+        })
     }
 
     /// Bytes kept now.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The entry that is looked at next.
+    fn candidate(&self, entries: &mut VecDeque<Weak<Entry>>) -> Option<Weak<Entry>> {
+        let turn = self.gone.fetch_add(1, Ordering::Relaxed);
+        match entries.len().checked_sub(RECENT) {
+            // `remove` moves the shorter side: a few kilobytes at most.
+            Some(at) if !turn.is_multiple_of(OLDEST_EVERY) => entries.remove(at.min(entries.len() - 1)),
+            _ => entries.pop_front(),
+        }
     }
 
     fn kept(&self, entry: &Arc<Entry>, bytes: usize) {
@@ -197,12 +220,12 @@ impl BodyBudget {
         let mut seen = Vec::new();
         while self.bytes() > self.bytes_max && looks > 0 {
             looks -= 1;
-            let Some(oldest) = queue.entries.pop_front() else { break };
-            let Some(entry) = oldest.upgrade() else { continue };
+            let Some(candidate) = self.candidate(&mut queue.entries) else { break };
+            let Some(entry) = candidate.upgrade() else { continue };
             let (freed, others) = entry.age();
             self.bytes.fetch_sub(freed, Ordering::Relaxed);
             if others {
-                queue.entries.push_back(oldest);
+                queue.entries.push_back(candidate);
             }
             seen.push(entry);
         }
@@ -262,6 +285,32 @@ mod tests {
         assert_eq!(codec.0.load(Ordering::Relaxed), 30);
         let queued = budget.queue.lock().entries.len();
         assert!(queued <= 11, "{queued}");
+    }
+
+    /// A list of more than fits, again and again: most of what fits is found again each time.
+    #[test]
+    fn lists_over_the_budget_find_most_of_what_fits() {
+        const LISTED: u64 = 4000;
+        let (codec, budget) = (Counting::default(), BodyBudget::new(100 * 3000));
+        let entries: Vec<_> = (0..LISTED).map(|revision| entry(revision, &budget)).collect();
+        let list = || {
+            let before = codec.0.load(Ordering::Relaxed);
+            entries.iter().for_each(|entry| drop(entry.body(Form(0), &codec).expect("made")));
+            assert!(budget.bytes() <= 100 * 3000);
+            codec.0.load(Ordering::Relaxed) - before
+        };
+        list();
+        for round in 1..5 {
+            let made = list();
+            assert!(made < 2000, "round {round}: {made} of {LISTED} had to be made, 1000 did not fit");
+        }
+        // What nobody reads any more goes by and by.
+        let others: Vec<_> = (0..3000).map(|revision| entry(revision, &budget)).collect();
+        for _ in 0..12 {
+            others.iter().for_each(|entry| drop(entry.body(Form(0), &codec).expect("made")));
+        }
+        let kept = |entries: &[Arc<Entry>]| entries.iter().filter(|e| !e.bodies.lock().is_empty()).count();
+        assert!(kept(&others) > 2 * kept(&entries), "{} against {}", kept(&others), kept(&entries));
     }
 
     #[test]

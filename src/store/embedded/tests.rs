@@ -27,7 +27,8 @@ async fn contract_on_disk() {
 }
 
 fn open(dir: &Path) -> EmbeddedStore {
-    EmbeddedStore::open(dir, EmbeddedOptions { compact_interval: None }).expect("open")
+    EmbeddedStore::open(dir, EmbeddedOptions { compact_interval: None, ..EmbeddedOptions::default() })
+        .expect("open")
 }
 
 fn put(value: &'static str) -> Op {
@@ -82,7 +83,8 @@ async fn keys_expire_after_a_restart() {
 
 #[tokio::test]
 async fn history_is_compacted_by_and_by() {
-    let options = EmbeddedOptions { compact_interval: Some(Duration::from_millis(100)) };
+    let options =
+        EmbeddedOptions { compact_interval: Some(Duration::from_millis(100)), ..EmbeddedOptions::default() };
     let store = EmbeddedStore::start(Log::ephemeral().expect("log"), options).expect("open");
     let first = must(&store, "/a", 0, put("1")).await;
     must(&store, "/a", first, put("2")).await;
@@ -230,16 +232,26 @@ async fn acknowledged_writes_survive_a_power_cut() {
     }
 }
 
+/// A store on a disk whose failure is noted instead of ending the test.
+fn noting(disk: &disk::Disk) -> (EmbeddedStore, Arc<parking_lot::Mutex<Vec<String>>>) {
+    let noted = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let notes = noted.clone();
+    let on_failure: OnFailure = Arc::new(move |why| notes.lock().push(why.to_string()));
+    let options = EmbeddedOptions { on_failure, ..EmbeddedOptions::default() };
+    (EmbeddedStore::start(Log::on(disk.clone()).expect("log"), options).expect("open"), noted)
+}
+
 /// After a failed flush nobody knows what the disk holds: no write is acknowledged any more, and everybody is told.
 #[tokio::test]
 async fn a_failed_flush_is_final() {
     let disk = disk::Disk::new(0);
-    let store =
-        EmbeddedStore::start(Log::on(disk.clone()).expect("log"), EmbeddedOptions::default()).expect("open");
+    let (store, noted) = noting(&disk);
     let revision = must(&store, "/a", 0, put("1")).await;
     let mut watch = store.watch(b"/", revision).await.expect("watch");
     disk.fail_flushes(true);
     assert!(matches!(store.txn(b"/a", revision, put("2")).await, Err(StoreError::Failed(_))));
+    assert_eq!(noted.lock().len(), 1, "the reaction comes before the answer");
+    assert!(noted.lock()[0].contains("the disk is gone"), "{noted:?}");
     disk.fail_flushes(false);
     assert!(
         matches!(store.txn(b"/b", 0, put("1")).await, Err(StoreError::Failed(_))),
@@ -248,4 +260,51 @@ async fn a_failed_flush_is_final() {
     assert!(matches!(store.compact(revision).await, Err(StoreError::Failed(_))));
     assert!(matches!(watch.next().await, Some(Err(StoreError::Failed(_)))));
     assert_eq!(store.get(b"/a").await.expect("what was acknowledged").kv.expect("it exists").value, "1");
+    assert_eq!(noted.lock().len(), 1, "once");
+}
+
+/// So is a compaction that cannot be written.
+#[tokio::test]
+async fn a_failed_compaction_is_final() {
+    let disk = disk::Disk::new(0);
+    let (store, noted) = noting(&disk);
+    let first = must(&store, "/a", 0, put("1")).await;
+    let second = must(&store, "/a", first, put("2")).await;
+    disk.fail_flushes(true);
+    assert!(matches!(store.compact(second).await, Err(StoreError::Failed(_))));
+    disk.fail_flushes(false);
+    assert!(matches!(store.txn(b"/a", second, put("3")).await, Err(StoreError::Failed(_))));
+    assert_eq!(noted.lock().len(), 1);
+}
+
+const FAILING_DISK: &str = "COPEPOD_TEST_FAILING_DISK";
+
+/// The half of the test below whose disk fails.
+#[tokio::test]
+async fn failing_writer() {
+    if std::env::var_os(FAILING_DISK).is_none() {
+        return;
+    }
+    let disk = disk::Disk::new(0);
+    let options = EmbeddedOptions::default();
+    let store = EmbeddedStore::start(Log::on(disk.clone()).expect("log"), options).expect("open");
+    let revision = must(&store, "/a", 0, put("1")).await;
+    println!("acknowledged before");
+    disk.fail_flushes(true);
+    let answer = store.txn(b"/a", revision, put("2")).await;
+    println!("answered after: {answer:?}");
+}
+
+/// Unless told otherwise a process does not outlive its disk: it ends, and nobody gets an answer about the write.
+#[test]
+fn a_failed_flush_ends_the_process() {
+    let child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "embedded::tests::failing_writer", "--nocapture"])
+        .env(FAILING_DISK, "1")
+        .output()
+        .expect("the child");
+    let (out, errors) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert_eq!(child.status.code(), Some(FAILED_EXIT_CODE), "{out} {errors}");
+    assert!(out.contains("acknowledged before") && !out.contains("answered after"), "{out}");
+    assert!(errors.contains("the disk is gone"), "{errors}");
 }

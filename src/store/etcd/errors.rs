@@ -4,10 +4,7 @@ use crate::store::StoreError;
 
 /// gRPC's codes as far as they are told apart here.
 mod code {
-    pub(super) const CANCELLED: i32 = 1;
-    pub(super) const UNKNOWN: i32 = 2;
     pub(super) const INVALID_ARGUMENT: i32 = 3;
-    pub(super) const DEADLINE_EXCEEDED: i32 = 4;
     pub(super) const PERMISSION_DENIED: i32 = 7;
     pub(super) const FAILED_PRECONDITION: i32 = 9;
     pub(super) const OUT_OF_RANGE: i32 = 11;
@@ -75,15 +72,14 @@ pub(super) fn is_too_large(error: &etcd_client::Error) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status) if status.message() == "etcdserver: request is too large")
 }
 
-/// The error and what lies beneath it: the transport's own words are in its sources.
+/// The error and what lies beneath it (the transport's own words are in its sources), as Go's client prints it: clients of
+/// the API server are shown it. upstream: go.etcd.io/etcd/api/v3/v3rpc/rpctypes/error.go Error; google.golang.org/grpc/status
 fn describe(error: &etcd_client::Error) -> String {
     let etcd_client::Error::GRpcStatus(status) = error else { return error.to_string() };
-    let mut text = match status.code() as i32 {
-        code::CANCELLED | code::UNKNOWN | code::DEADLINE_EXCEEDED => {
-            format!("{:?}: {}", status.code(), status.message())
-        }
-        _ => status.message().to_string(),
-    };
+    if status.message().starts_with("etcdserver: ") {
+        return status.message().to_string();
+    }
+    let mut text = format!("rpc error: code = {:?} desc = {}", status.code(), status.message());
     let mut source = std::error::Error::source(status);
     while let Some(cause) = source {
         text.push_str(": ");

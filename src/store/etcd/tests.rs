@@ -1,5 +1,7 @@
 //! The contract on real etcds, and what only this backend can get wrong: connections that break.
 
+mod cluster;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -67,6 +69,7 @@ impl Etcd {
         .into_iter()
         .map(|(flag, value)| format!("{flag}={value}"))
         .collect();
+        // Of a flag that is given twice the last one counts.
         arguments.extend_from_slice(more);
         let child = Self::spawn(&binary, &arguments);
         Self { child, arguments, binary, url, _dir: dir }
@@ -88,6 +91,10 @@ impl Etcd {
 
     fn restart(&mut self) {
         self.child = Self::spawn(&self.binary, &self.arguments);
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     pub(crate) async fn store(&self) -> EtcdStore {
@@ -309,6 +316,21 @@ impl Authority {
         Self { pem, issuer: rcgen::Issuer::new(params, key) }
     }
 
+    /// What an etcd needs that shows a certificate of this authority, and takes only clients that do, too.
+    fn flags(&self, dir: &Path) -> Vec<String> {
+        let file = |name: &str, pem: &str| {
+            std::fs::write(dir.join(name), pem).expect("write");
+            dir.join(name).display().to_string()
+        };
+        let (certificate, key) = self.leaf();
+        vec![
+            format!("--cert-file={}", file("server.crt", &certificate)),
+            format!("--key-file={}", file("server.key", &key)),
+            format!("--trusted-ca-file={}", file("ca.crt", &self.pem)),
+            "--client-cert-auth".to_string(),
+        ]
+    }
+
     fn leaf(&self) -> (String, String) {
         let key = rcgen::KeyPair::generate().expect("a key");
         let params =
@@ -321,18 +343,7 @@ impl Authority {
 async fn both_sides_show_their_certificates() {
     let (ca, stranger) = (Authority::new(), Authority::new());
     let dir = tempfile::tempdir().expect("a directory");
-    let file = |name: &str, pem: &str| {
-        std::fs::write(dir.path().join(name), pem).expect("write");
-        dir.path().join(name).display().to_string()
-    };
-    let (certificate, key) = ca.leaf();
-    let flags = [
-        format!("--cert-file={}", file("server.crt", &certificate)),
-        format!("--key-file={}", file("server.key", &key)),
-        format!("--trusted-ca-file={}", file("ca.crt", &ca.pem)),
-        "--client-cert-auth".to_string(),
-    ];
-    let etcd = Etcd::start_with(etcd_3_6(), "https", &flags);
+    let etcd = Etcd::start_with(etcd_3_6(), "https", &ca.flags(dir.path()));
     let options = |ca: &Authority, identity: Option<(String, String)>| EtcdOptions {
         endpoints: vec![etcd.url.clone()],
         ca_pem: Some(ca.pem.clone().into()),

@@ -127,8 +127,8 @@ impl Strategy for Pod {
     fn columns(&self) -> &'static [Column] {
         cells::columns("core/Pod")
     }
-    fn row(&self, cx: &Context, pod: &Value) -> Row {
-        table::row(cx, pod)
+    fn row(&self, pod: &Value) -> Row {
+        table::row(pod)
     }
 
     fn selectable_fields(&self) -> &'static [&'static str] {
@@ -154,6 +154,20 @@ impl Strategy for Pod {
             "status.podIPs" => String::new(),
             _ => pod.str_at(&name.split('.').collect::<Vec<_>>()).into(),
         }
+    }
+    fn field_paths(&self) -> Option<&'static [&'static str]> {
+        Some(&[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.serviceAccount",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ])
     }
     fn indexed_field(&self) -> Option<&'static str> {
         Some("spec.nodeName")

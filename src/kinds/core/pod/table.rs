@@ -3,7 +3,7 @@
 use copepod_meta::Value;
 
 use crate::cells::{self, NONE};
-use crate::strategy::{Context, Row};
+use crate::strategy::{Cell, Row};
 
 /// What the columns READY, STATUS and RESTARTS are made of.
 #[derive(Default)]
@@ -17,20 +17,22 @@ struct Summary<'a> {
 }
 
 /// The row.
-pub fn row(cx: &Context, pod: &Value) -> Row {
+pub fn row(pod: &Value) -> Row {
     let summary = summarize(pod);
-    let mut restarts = summary.restarts.to_string();
-    if summary.restarts != 0 && !summary.last_restart.is_empty() {
-        restarts = format!("{restarts} ({} ago)", cells::since(cx, summary.last_restart));
-    }
-    let or_none = |text: &str| Value::string(if text.is_empty() { NONE } else { text });
+    let restarts = match summary.last_restart {
+        last if summary.restarts != 0 && !last.is_empty() => {
+            cells::since(last).between(format!("{} (", summary.restarts), " ago)")
+        }
+        _ => summary.restarts.to_string().into(),
+    };
+    let or_none = |text: &str| Cell::from(if text.is_empty() { NONE } else { text });
     let ip = pod.list_at(&["status", "podIPs"]).first().map_or("", |i| i.str_at(&["ip"]));
     let cells = vec![
         cells::name(pod),
         format!("{}/{}", summary.ready, summary.total).into(),
         summary.reason.into(),
-        restarts.into(),
-        cells::age(cx, pod),
+        restarts,
+        cells::age(pod),
         or_none(ip),
         or_none(pod.str_at(&["spec", "nodeName"])),
         or_none(pod.str_at(&["status", "nominatedNodeName"])),

@@ -241,6 +241,86 @@ async fn measure_writes_and_recovery() {
     println!("one writer, in memory: {:.1} us", start.elapsed().as_micros() as f64 / 2000.0);
 }
 
+/// Writes one after the other, each sent when the last one was seen by all: the times until the last watcher has it.
+async fn put_to_watch(what: &str, bench: &Bench, watchers: usize) -> Vec<Duration> {
+    const WRITES: usize = 1000;
+    bench.settle().await;
+    let (seen, mut arrivals) = tokio::sync::mpsc::channel::<Instant>(watchers);
+    for _ in 0..watchers {
+        let (mut watcher, seen) = (bench.watch(WatchStart::Now(ReadAt::Any)).await.0, seen.clone());
+        tokio::spawn(async move {
+            while watcher.next().await.is_some() && seen.send(Instant::now()).await.is_ok() {}
+        });
+    }
+    let mut times = Vec::new();
+    for i in 0..WRITES + 50 {
+        let value = format!("|n1|{i}{}", "x".repeat(OBJECT_BYTES));
+        let sent = Instant::now();
+        bench.put_blindly("a/x", &value).await;
+        let mut last = sent;
+        for _ in 0..watchers {
+            last = last.max(arrivals.recv().await.expect("a watcher"));
+        }
+        times.push(last - sent);
+    }
+    report(what, times.split_off(50))
+}
+
+fn report(what: &str, mut times: Vec<Duration>) -> Vec<Duration> {
+    times.sort();
+    let at = |percent: usize| times[times.len() * percent / 100].as_secs_f64() * 1e3;
+    println!("{what}: p50 {:.3} ms, p90 {:.3} ms, p99 {:.3} ms", at(50), at(90), at(99));
+    times
+}
+
+/// What etcd itself takes from a put to its watch.
+async fn bare_etcd(etcd: &crate::etcd::tests::Etcd) {
+    let client = etcd_client::Client::connect([etcd.url()], None).await.expect("connect");
+    let mut watch = client.watch_client().watch("/bare", None).await.expect("watch");
+    watch.message().await.expect("created");
+    let mut times = Vec::new();
+    for i in 0..1050 {
+        let value = format!("{i}{}", "x".repeat(OBJECT_BYTES));
+        let sent = Instant::now();
+        let (put, event) = tokio::join!(
+            async { client.kv_client().put("/bare", value, None).await.expect("put") },
+            watch.message()
+        );
+        event.expect("an event");
+        times.push(sent.elapsed());
+        drop(put);
+    }
+    report("bare etcd, put to its watch", times.split_off(50));
+}
+
+/// `cargo test --release -p copepod-store measure_put_to_watch -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn measure_put_to_watch() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut file = std::fs::File::create(dir.path().join("bare")).expect("a file");
+    let flushes = (0..500).map(|_| {
+        let start = Instant::now();
+        std::io::Write::write_all(&mut file, &[7; 4096]).and_then(|()| file.sync_data()).expect("flushed");
+        start.elapsed()
+    });
+    report("the disk, 4 KiB appended and flushed", flushes.collect());
+    let embedded = disk(dir.path());
+    for watchers in [1, 100] {
+        let bench = Bench::over(embedded.clone(), embedded.clone(), config());
+        put_to_watch(&format!("embedded on disk, {watchers} watchers"), &bench, watchers).await;
+    }
+    let etcd = crate::etcd::tests::Etcd::start(crate::etcd::tests::etcd_3_5());
+    let store: Arc<dyn Store> = Arc::new(etcd.store().await);
+    for _ in 0..2 {
+        bare_etcd(&etcd).await;
+        for watchers in [1, 100] {
+            let bench = Bench::over(store.clone(), store.clone(), config());
+            put_to_watch(&format!("etcd, {watchers} watchers"), &bench, watchers).await;
+        }
+    }
+}
+
 async fn fill_more(store: &Arc<dyn Store>) {
     for i in 1000..OBJECTS {
         let (key, value) = object(i);
