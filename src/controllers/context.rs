@@ -45,10 +45,10 @@ pub enum Identities {
 
 impl Identities {
     /// The client of an account.
-    pub fn client(&self, account: &str) -> Result<Client, ConnectError> {
+    pub async fn client(&self, account: &str) -> Result<Client, ConnectError> {
         match self {
             Self::Shared(client) => Ok(client.clone()),
-            Self::Accounts(accounts) => accounts.client(account),
+            Self::Accounts(accounts) => accounts.client(account).await,
         }
     }
 }

@@ -331,7 +331,16 @@ part! { #[doc = "Its wishes."] StatefulSetSpec {
     update_strategy: Strategy,
     revision_history_limit: Option<i32>,
     ordinals: Ordinals,
+    persistent_volume_claim_retention_policy: Option<ClaimRetention>,
 } }
+part! { #[doc = "What becomes of claims: `Retain` or `Delete`."] ClaimRetention {
+    when_deleted: String,
+    when_scaled: String,
+} }
+partial! {
+    /// A PersistentVolumeClaim: only that it is there, and whose it is.
+    Claim {} "", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", Namespaced
+}
 part! { #[doc = "Where numbering starts."] Ordinals { start: i32 } }
 /// What became of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

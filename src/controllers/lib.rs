@@ -95,9 +95,12 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let (factory, config) = (Factory::new(root), Arc::new(config));
+    let enabled: Vec<_> =
+        CONTROLLERS.iter().filter(|controller| config.is_enabled(controller.name)).collect();
+    let clients =
+        futures::future::try_join_all(enabled.iter().map(|controller| identities.client(controller.account)));
     let mut works = Vec::new();
-    for controller in CONTROLLERS.iter().filter(|controller| config.is_enabled(controller.name)) {
-        let client = identities.client(controller.account)?;
+    for (controller, client) in enabled.iter().zip(clients.await?) {
         let context = Context {
             recorder: Recorder::new(client.clone(), controller.name, "", shutdown.clone()),
             client,

@@ -1,7 +1,6 @@
 //! Clients that act as service accounts: one for each controller, with tokens that are renewed before they expire.
 //!
-//! A token is asked for (TokenRequest) with the program's own credentials when the first request needs it; an account
-//! that is missing is made. All clients share one connection, because tokens travel in headers.
+//! A token is asked for (TokenRequest) with the program's own credentials; an account that is missing is made. All clients share one connection, because tokens travel in headers.
 //!
 //! Invariants: no request leaves with a token that is past four fifths of its life; a token that the server refuses is
 //! not used again.
@@ -79,12 +78,15 @@ impl Accounts {
         Ok(Self { root, config, transport, user_agent: user_agent.to_owned() })
     }
 
-    /// A client that acts as this account.
-    pub fn client(&self, account: &str) -> Result<Client, ConnectError> {
+    /// A client that acts as this account, which exists by then unless the server did not answer.
+    pub async fn client(&self, account: &str) -> Result<Client, ConnectError> {
         let mut config = self.config.clone();
         let user = format!("{}/system:serviceaccount:{NAMESPACE}:{account}", self.user_agent);
         config.headers.push((header::USER_AGENT, super::agent(&user)?));
         let tokens = Arc::new(Tokens::new(self.root.clone(), account));
+        if let Err(error) = tokens.get().await {
+            tracing::warn!(%error, "will ask again with the first request");
+        }
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .layer(tower::retry::RetryLayer::new(ServerAskedRetry { left: SERVER_RETRIES_MAX }))

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use copepod_client::events::{EventType, Recorder};
-use copepod_client::informer::Informer;
-use copepod_client::object::{Key, MetaExt, reference};
+use copepod_client::informer::{BY_NAMESPACE, Change, Informer};
+use copepod_client::object::{Key, MetaExt, join, reference};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
 use copepod_client::rest::ResourceType;
 use copepod_client::{Client, rest};
@@ -15,11 +15,12 @@ use serde_json::{Value, json};
 
 use super::identity;
 use super::plan::{self, Revisions, Turn};
+use super::retention;
 use crate::common::pod_control::{PodControl, PodOwner, when_available};
 use crate::common::resources::{PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS};
 use crate::common::{revisions, selector, writes};
 use crate::context::{Context, Work, enqueue_self};
-use crate::kinds::{ControllerRevision, Pod, StatefulSet, Template};
+use crate::kinds::{Claim, ControllerRevision, Pod, StatefulSet, Template};
 
 impl PodOwner for StatefulSet {
     const RESOURCE: ResourceType = STATEFUL_SETS;
@@ -37,6 +38,7 @@ struct Shell {
     sets: Arc<Informer<StatefulSet>>,
     control: Arc<PodControl<StatefulSet>>,
     revisions: Arc<Informer<ControllerRevision>>,
+    claims: Arc<Informer<Claim>>,
 }
 
 /// Starts the controller.
@@ -47,10 +49,12 @@ pub fn start(context: &Context) -> Work {
         sets: context.informer(),
         control: PodControl::new(context, NAME),
         revisions: context.informer(),
+        claims: context.informer(),
     });
     let queue = WorkQueue::<Key>::default();
     enqueue_self(&shell.sets, &queue);
     shell.control.watch(&queue);
+    shell.watch_claims(&queue);
     let workers = context.config.concurrent_statefulset_syncs;
     Box::pin(run_workers(NAME, queue, workers, context.shutdown.clone(), move |key| {
         let shell = shell.clone();
@@ -78,6 +82,8 @@ impl Shell {
         let now = Timestamp::now();
         let names = Revisions { current: current.metadata.name(), update: update.metadata.name() };
         let turn = plan::plan(&set, &mine, &names, now);
+        // Before a pod goes for good its claims must know whether they go with it.
+        self.own_claims(&set, &mine).await?;
         self.act(&set, &mine, &turn, &current, &update).await?;
         if turn.status != set.status {
             writes::status(&self.client, &STATEFUL_SETS, &*set, &turn.status).await?;
@@ -101,6 +107,43 @@ impl Shell {
         }
         for pod in mine.iter().filter(|pod| turn.delete.iter().any(|name| name == pod.metadata.name())) {
             self.delete(set, pod).await?;
+        }
+        Ok(())
+    }
+
+    /// A claim that has come may have to be given an owner.
+    fn watch_claims(self: &Arc<Self>, queue: &WorkQueue<Key>) {
+        let (shell, queue) = (self.clone(), queue.clone());
+        self.claims.on_change(move |change| {
+            let (Change::Added(claim) | Change::Updated(_, claim)) = change else { return };
+            for set in shell.sets.by_index(BY_NAMESPACE, MetaExt::namespace(&claim.metadata)) {
+                if set.spec.persistent_volume_claim_retention_policy.is_some()
+                    && identity::is_claim_of(&set, claim.metadata.name())
+                {
+                    queue.add(set.metadata.key());
+                }
+            }
+        });
+    }
+
+    async fn own_claims(&self, set: &StatefulSet, mine: &[Arc<Pod>]) -> Result<(), kube::Error> {
+        let namespace = MetaExt::namespace(&set.metadata);
+        for pod in mine {
+            let Some(ordinal) = identity::ordinal_of(set, pod) else { continue };
+            for name in identity::claim_names(set, ordinal) {
+                let Some(claim) = self.claims.get(&join(namespace, &name)) else { continue };
+                let Some(owners) = retention::owners(set, pod, &claim) else { continue };
+                let known = json!(claim.metadata.owner_references.clone().unwrap_or_default());
+                let change = |live: &mut Value| {
+                    // Decided on what was seen: an owner that came meanwhile is looked at in the next turn.
+                    let same = live["metadata"].get("ownerReferences").cloned().unwrap_or(json!([])) == known;
+                    live["metadata"]["ownerReferences"] = json!(owners);
+                    same
+                };
+                let claims = &PERSISTENT_VOLUME_CLAIMS;
+                let edited = rest::edit(&self.client, claims, namespace, &name, change).await;
+                writes::unless_gone(edited.map(drop))?;
+            }
         }
         Ok(())
     }
