@@ -13,6 +13,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use copepod_serve::component::Endpoint;
 use copepod_serve::flags::{self, GoDuration, Unsupported};
@@ -76,6 +77,12 @@ pub struct ProgramFlags<P: Program> {
     program: PhantomData<P>,
 }
 
+/// How long the server is waited for. upstream: kube-controller-manager/app/controllermanager.go CreateControllerContext
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first wait between two questions, doubled each time, and the longest.
+const HEALTH_WAIT_FIRST: Duration = Duration::from_millis(20);
+const HEALTH_WAIT_MOST: Duration = Duration::from_secs(1);
+
 const HEALTH_ONLY: &str = "only health endpoints are served";
 
 /// Flags of upstream's that none of the programs supports.
@@ -125,7 +132,10 @@ impl<P: Program> ProgramFlags<P> {
             registry,
         };
         let serving = endpoint.serve(shutdown.clone());
-        let working = self.lead(client, server, shutdown, work);
+        let working = async {
+            wait_until_healthy(&client, &shutdown).await;
+            self.lead(client.clone(), server, shutdown.clone(), work).await
+        };
         tokio::pin!(working);
         tokio::select! {
             ended = &mut working => ended,
@@ -165,6 +175,34 @@ impl<P: Program> ProgramFlags<P> {
         match outcome {
             leader::Outcome::Ended => result,
             leader::Outcome::Lost => anyhow::bail!("leaderelection lost"),
+        }
+    }
+}
+
+/// Waits until the server says that it is healthy, roles included, but not for ever: before that a program with upstream's
+/// few rights is refused what it will be allowed a moment later.
+///
+/// upstream: controller-manager/app/helper.go WaitForAPIServer
+async fn wait_until_healthy(client: &Client, shutdown: &Shutdown) {
+    let healthy = async {
+        let mut wait = HEALTH_WAIT_FIRST;
+        loop {
+            let asked = http::Request::get("/healthz").body(Vec::new());
+            let Ok(request) = asked else { return };
+            match client.request_text(request).await {
+                Ok(_) => return,
+                Err(error) => tracing::debug!(%error, "the server is not healthy yet"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(HEALTH_WAIT_MOST);
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        waited = tokio::time::timeout(HEALTH_TIMEOUT, healthy) => {
+            if waited.is_err() {
+                tracing::warn!("the server is not healthy; going on, what fails is tried again");
+            }
         }
     }
 }

@@ -121,13 +121,13 @@ pub async fn run(arguments: Vec<String>, shutdown: Shutdown) -> anyhow::Result<(
     let work = async |started: program::Started| {
         let identities = if own_accounts {
             let accounts = Accounts::new(started.client.clone(), started.server, ControllerManager::AGENT)?;
-            Identities::Accounts(accounts)
+            Identities::Accounts(Box::new(accounts))
         } else {
             Identities::Shared(started.client.clone())
         };
         crate::run(started.client, identities, config, started.shutdown).await
     };
-    flags.program.run(Registry::new(), shutdown, work).await
+    Box::pin(flags.program.run(Registry::new(), shutdown, work)).await
 }
 
 fn config(flags: &Flags) -> anyhow::Result<Config> {

@@ -40,7 +40,7 @@ pub enum Identities {
     /// All as the program itself.
     Shared(Client),
     /// Each as a service account of its own, with the role that upstream gives it.
-    Accounts(Accounts),
+    Accounts(Box<Accounts>),
 }
 
 impl Identities {

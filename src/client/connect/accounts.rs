@@ -1,6 +1,7 @@
 //! Clients that act as service accounts: one for each controller, with tokens that are renewed before they expire.
 //!
-//! A token is asked for (TokenRequest) with the program's own credentials; an account that is missing is made. All clients share one connection, because tokens travel in headers.
+//! A token is asked for (TokenRequest) with the program's own credentials; an account that is missing is made. All clients
+//! share one connection, because tokens travel in headers.
 //!
 //! Invariants: no request leaves with a token that is past four fifths of its life; a token that the server refuses is
 //! not used again.

@@ -15,9 +15,12 @@ const BASE: Duration = Duration::from_secs(1);
 /// Longest wait.
 const MAX: Duration = Duration::from_secs(15 * 60);
 
+/// By node: how long to wait, since when.
+type Waits = HashMap<String, (Duration, Instant)>;
+
 /// Failures by set and node.
 #[derive(Default)]
-pub(super) struct Refused(Mutex<HashMap<Key, HashMap<String, (Duration, Instant)>>>);
+pub(super) struct Refused(Mutex<HashMap<Key, Waits>>);
 
 impl Refused {
     /// A pod has failed on a node, and goes now.

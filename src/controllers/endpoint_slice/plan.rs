@@ -261,9 +261,10 @@ mod tests {
             .iter()
             .enumerate()
             .map(|(at, action)| match action {
-                Action::Create(content) => slice(&format!("s{at}"), content),
-                other => panic!("{other:?}"),
+                Action::Create(content) => Some(slice(&format!("s{at}"), content)),
+                _ => None,
             })
+            .map(|made| made.expect("only creations"))
             .collect();
         assert_eq!(run(service, pods, &slices, max), [], "settled");
         slices
