@@ -173,6 +173,7 @@ fn controller_manager_flags(layout: &Layout, settings: &Settings) -> Vec<String>
         flag("bind-address", "127.0.0.1"),
         flag("secure-port", settings.controller_manager_port),
         flag("leader-elect", false),
+        flag("use-service-account-credentials", true),
         flag("tls-cert-file", layout.pki().join("component.crt").display()),
         flag("tls-private-key-file", layout.pki().join("component.key").display()),
         flag("root-ca-file", layout.pki().join("ca.crt").display()),

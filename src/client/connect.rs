@@ -63,16 +63,20 @@ pub enum ConnectError {
 /// A client as the kubeconfig file at `path` says; without a path as `KUBECONFIG`, `~/.kube/config` or the pod's own
 /// service account say.
 pub async fn from_kubeconfig(path: Option<&Path>, user_agent: &str) -> Result<Client, ConnectError> {
-    let config = match path {
+    from_config(load(path).await?, user_agent)
+}
+
+/// Where and how to connect, as [`from_kubeconfig`] finds it: for programs that make several clients of it.
+pub async fn load(path: Option<&Path>) -> Result<Config, ConnectError> {
+    match path {
         Some(path) => {
             let file = Kubeconfig::read_from(path).map_err(ConnectError::Kubeconfig)?;
             Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                 .await
-                .map_err(ConnectError::Kubeconfig)?
+                .map_err(ConnectError::Kubeconfig)
         }
-        None => Config::infer().await.map_err(ConnectError::Infer)?,
-    };
-    from_config(config, user_agent)
+        None => Config::infer().await.map_err(ConnectError::Infer),
+    }
 }
 
 /// A client as a kubeconfig in memory says.
@@ -86,9 +90,7 @@ pub async fn from_kubeconfig_value(file: Kubeconfig, user_agent: &str) -> Result
 /// A client for `config`. Connects at the first request.
 pub fn from_config(mut config: Config, user_agent: &str) -> Result<Client, ConnectError> {
     install_crypto_provider();
-    let agent =
-        HeaderValue::from_str(user_agent).map_err(|_| ConnectError::UserAgent(user_agent.to_owned()))?;
-    config.headers.push((header::USER_AGENT, agent));
+    config.headers.push((header::USER_AGENT, agent(user_agent)?));
 
     let auth = config.auth_layer().map_err(ConnectError::Credentials)?;
     let extra = config.extra_headers_layer().map_err(ConnectError::Credentials)?;
@@ -100,6 +102,10 @@ pub fn from_config(mut config: Config, user_agent: &str) -> Result<Client, Conne
         .map_err(BoxError::from)
         .service(Transport::new(&config)?);
     Ok(Client::new(service, config.default_namespace))
+}
+
+fn agent(text: &str) -> Result<HeaderValue, ConnectError> {
+    HeaderValue::from_str(text).map_err(|_| ConnectError::UserAgent(text.to_owned()))
 }
 
 /// The one crypto provider of the whole tree. The first call wins; later ones change nothing.
@@ -306,5 +312,6 @@ pub fn upgrade_headers(protocol: &'static str) -> [(HeaderName, HeaderValue); 2]
     ]
 }
 
+pub mod accounts;
 #[cfg(test)]
 mod tests;

@@ -419,7 +419,7 @@ mod tests {
     }
 
     fn list(specs: &str) -> HashMap<Key, Arc<ConfigMap>> {
-        specs.split_whitespace().map(|spec| object(spec)).map(|o| (o.metadata.key(), o)).collect()
+        specs.split_whitespace().map(object).map(|o| (o.metadata.key(), o)).collect()
     }
 
     /// Two lists one after the other: only what differs is reported, deletions first.

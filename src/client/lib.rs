@@ -6,6 +6,8 @@
 //! | module | what | the main call |
 //! |---|---|---|
 //! | [`connect`] | a [`kube::Client`] over one HTTP/2 connection (HTTP/1.1 for upgrades) | `connect::from_kubeconfig(path, "copepod-x/v1.36").await?` |
+//! | [`connect::accounts`] | clients that act as service accounts, with tokens that are renewed | `accounts.client("job-controller")` |
+//! | [`program`] | flags, health endpoint and election of a program that is a client | `flags.run(registry, shutdown, work).await` |
 //! | [`rest`] | requests with raw JSON bodies, by resource; error predicates | `rest::patch(&client, &PODS, ns, name, "status", Patch::Strategic, &body)` |
 //! | [`object`] | partial types for informers, keys, owner references | `resource!(Pod, "", "v1", "Pod", "pods", Namespaced)` |
 //! | [`informer`] | an indexed store kept fresh by a streaming list; shared by a factory | `factory.informer::<Pod>()`, `informer.get(key)` |
@@ -15,7 +17,8 @@
 //! | [`retry`] | retry on conflict | `retry::on_conflict(\|\| async { .. }).await` |
 //!
 //! Invariants:
-//! * a program holds one TCP connection to one server, whatever the number of watches;
+//! * a program holds one TCP connection to one server, whatever the number of watches, and one more if it acts as service
+//!   accounts;
 //! * an informer never hands out a half-filled store: `synced` is reached after the first complete list;
 //! * handlers of informers only note what changed (enqueue a key); they never wait;
 //! * every queue is bounded or de-duplicated, so that memory follows the number of objects and not the rate of changes.
@@ -27,6 +30,7 @@ pub mod events;
 pub mod informer;
 pub mod leader;
 pub mod object;
+pub mod program;
 pub mod queue;
 pub mod rest;
 pub mod retry;

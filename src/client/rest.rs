@@ -1,13 +1,18 @@
 //! Requests with raw JSON bodies, addressed by resource.
 //!
-//! Controllers write what they mean to change (patches), or an object read as raw JSON; they never send a typed object
-//! back, because a typed object has lost the fields that only a newer server knows.
+//! Controllers write what they mean to change (patches), an object read as raw JSON, or a status of their own; they never
+//! send a typed object back, because a typed object has lost the fields that only a newer server knows.
+
+use std::borrow::Cow;
 
 use http::Request;
-use kube::{Client, Error};
-use serde::Serialize;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Client, Error, Resource};
 use serde::de::DeserializeOwned;
-use std::borrow::Cow;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::object::{MetaExt, slim_metadata};
 
 /// A resource type as the API's paths name it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -159,6 +164,56 @@ pub async fn update<T: DeserializeOwned>(
     body: &impl Serialize,
 ) -> Result<T, Error> {
     send(client, "PUT", &resource.object_path(namespace, name, subresource), "application/json", body).await
+}
+
+/// Replaces the status of an object as an informer holds it; returns the metadata that it has then.
+///
+/// A whole status is sent, because upstream's roles let controllers `update` it and not `patch` it. The server keeps what
+/// is not status; metadata is sent as it was read (without managed fields, which means: unchanged), and its
+/// resourceVersion makes the write a conflict when somebody else was faster.
+pub async fn update_status<K: Resource<DynamicType = ()>>(
+    client: &Client,
+    resource: &ResourceType,
+    object: &K,
+    status: &impl Serialize,
+) -> Result<ObjectMeta, Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body<'a, S> {
+        api_version: Cow<'a, str>,
+        kind: Cow<'a, str>,
+        metadata: &'a ObjectMeta,
+        status: &'a S,
+    }
+    #[derive(Deserialize)]
+    struct Written {
+        #[serde(deserialize_with = "slim_metadata")]
+        metadata: ObjectMeta,
+    }
+    let (meta, kind) = (object.meta(), K::kind(&()));
+    let body = Body { api_version: K::api_version(&()), kind, metadata: meta, status };
+    let (namespace, name) = (MetaExt::namespace(meta), MetaExt::name(meta));
+    update::<Written>(client, resource, namespace, name, "status", &body).await.map(|w| w.metadata)
+}
+
+/// Reads an object as raw JSON, lets `change` work on it, and replaces it; again after a conflict. Nothing is written
+/// when `change` says `false`. Returns the resourceVersion that the object has then.
+pub async fn edit(
+    client: &Client,
+    resource: &ResourceType,
+    namespace: &str,
+    name: &str,
+    change: impl Fn(&mut Value) -> bool,
+) -> Result<Option<String>, Error> {
+    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    crate::retry::on_conflict(|| async {
+        let mut live: Value = get(client, resource, namespace, name).await?;
+        if !change(&mut live) {
+            return Ok(version(&live));
+        }
+        update::<Value>(client, resource, namespace, name, "", &live).await.map(|written| version(&written))
+    })
+    .await
 }
 
 /// Patches an object or a subresource.

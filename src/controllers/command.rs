@@ -1,46 +1,40 @@
 //! The controller manager's command line, with upstream's flags.
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Parser;
-use copepod_client::{Shutdown, connect};
-use copepod_serve::component::Endpoint;
+use copepod_client::Shutdown;
+use copepod_client::connect::accounts::Accounts;
+use copepod_client::program::{self, Program, ProgramFlags};
 use copepod_serve::flags::{self, GoDuration, Unsupported};
-use copepod_serve::{logging, metrics::Registry};
+use copepod_serve::metrics::Registry;
 
-use crate::{CONTROLLERS, Config, LeaderElection};
+use crate::context::Identities;
+use crate::{CONTROLLERS, Config};
+
+#[derive(Debug, Clone)]
+struct ControllerManager;
+
+impl Program for ControllerManager {
+    const AGENT: &'static str = "copepod-controller-manager";
+    const LEASE: &'static str = "kube-controller-manager";
+    const PORT: u16 = 10257;
+}
 
 /// Runs the controllers that bring the cluster to its desired state.
 #[derive(Debug, Parser)]
 #[command(name = "copepod-controller-manager", version)]
 struct Flags {
-    /// Path to a kubeconfig file with authorization and master location information.
-    #[arg(long)]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    program: ProgramFlags<ControllerManager>,
     /// Controllers to enable: `*` all, `name` this one, `-name` not this one.
     #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true)]
     controllers: Vec<String>,
-    /// Start a leader election client and gain leadership before executing the main loop.
-    #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+    /// Give each controller credentials of its own: a service account in kube-system.
+    #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = flags::go_bool, action = clap::ArgAction::Set)]
-    leader_elect: bool,
-    /// How long non-leader candidates wait after the last renewal before they try to take the lease.
-    #[arg(long, default_value = "15s")]
-    leader_elect_lease_duration: GoDuration,
-    /// How long the leader tries to renew the lease before it stops leading.
-    #[arg(long, default_value = "10s")]
-    leader_elect_renew_deadline: GoDuration,
-    /// Wait between tries to acquire or renew the lease.
-    #[arg(long, default_value = "2s")]
-    leader_elect_retry_period: GoDuration,
-    /// Name of the lease.
-    #[arg(long, default_value = "kube-controller-manager")]
-    leader_elect_resource_name: String,
-    /// Namespace of the lease.
-    #[arg(long, default_value = "kube-system")]
-    leader_elect_resource_namespace: String,
+    use_service_account_credentials: bool,
     /// PEM certificates that are published to every namespace as kube-root-ca.crt.
     #[arg(long)]
     root_ca_file: Option<PathBuf>,
@@ -101,91 +95,42 @@ struct Flags {
     /// How often quotas are counted without any event.
     #[arg(long, default_value = "5m0s")]
     resource_quota_sync_period: GoDuration,
-    /// The IP address on which to listen for the --secure-port port.
-    #[arg(long, default_value = "0.0.0.0")]
-    bind_address: IpAddr,
-    /// The port on which to serve HTTPS; 0 to serve nothing.
-    #[arg(long, default_value_t = 10257)]
-    secure_port: u16,
-    /// File with the x509 certificate for HTTPS; self-signed if not set.
-    #[arg(long, requires = "tls_private_key_file")]
-    tls_cert_file: Option<PathBuf>,
-    /// File with the private key of --tls-cert-file.
-    #[arg(long, requires = "tls_cert_file")]
-    tls_private_key_file: Option<PathBuf>,
-    /// Number for the log level verbosity.
-    #[arg(short, long, default_value_t = 2)]
-    v: u32,
 }
 
-const ONE_IDENTITY: &str = "all controllers act with the identity of --kubeconfig";
+const NOT_SIGNED: &str = "certificate requests are not signed";
+const NO_POD_NETWORKS: &str = "pod networks are not allocated";
+const BY_WORKERS: &str = "requests are bounded by the number of workers";
 
 /// Flags of upstream's that would change what this program does.
-const UNSUPPORTED: &[Unsupported] = &[
-    Unsupported { name: "master", harmless: &[""], why: "use --kubeconfig" },
-    Unsupported { name: "profiling", harmless: &["false"], why: "there is no profiling endpoint" },
-    Unsupported { name: "use-service-account-credentials", harmless: &["false"], why: ONE_IDENTITY },
+const UNSUPPORTED: [Unsupported; 8] = [
     Unsupported { name: "service-account-private-key-file", harmless: &[""], why: "no legacy token is made" },
-    Unsupported {
-        name: "cluster-signing-cert-file",
-        harmless: &[""],
-        why: "certificate requests are not signed",
-    },
-    Unsupported {
-        name: "cluster-signing-key-file",
-        harmless: &[""],
-        why: "certificate requests are not signed",
-    },
-    Unsupported { name: "allocate-node-cidrs", harmless: &["false"], why: "pod networks are not allocated" },
-    Unsupported { name: "cluster-cidr", harmless: &[""], why: "pod networks are not allocated" },
+    Unsupported { name: "cluster-signing-cert-file", harmless: &[""], why: NOT_SIGNED },
+    Unsupported { name: "cluster-signing-key-file", harmless: &[""], why: NOT_SIGNED },
+    Unsupported { name: "allocate-node-cidrs", harmless: &["false"], why: NO_POD_NETWORKS },
+    Unsupported { name: "cluster-cidr", harmless: &[""], why: NO_POD_NETWORKS },
     Unsupported { name: "cloud-provider", harmless: &["", "external"], why: "there are no cloud loops" },
-    Unsupported {
-        name: "authentication-kubeconfig",
-        harmless: &[""],
-        why: "only health endpoints are served",
-    },
-    Unsupported {
-        name: "authorization-kubeconfig",
-        harmless: &[""],
-        why: "only health endpoints are served",
-    },
-    Unsupported { name: "feature-gates", harmless: &[""], why: "gates are fixed to their defaults" },
-    Unsupported {
-        name: "kube-api-qps",
-        harmless: &["20"],
-        why: "requests are bounded by the number of workers",
-    },
-    Unsupported {
-        name: "kube-api-burst",
-        harmless: &["30"],
-        why: "requests are bounded by the number of workers",
-    },
+    Unsupported { name: "kube-api-qps", harmless: &["20"], why: BY_WORKERS },
+    Unsupported { name: "kube-api-burst", harmless: &["30"], why: BY_WORKERS },
 ];
 
 /// Parses flags (the first argument is the program's name) and runs the controllers until `shutdown`.
 pub async fn run(arguments: Vec<String>, shutdown: Shutdown) -> anyhow::Result<()> {
-    let flags = Flags::parse_from(flags::screen(arguments, UNSUPPORTED)?);
-    logging::init(flags.v);
-    let client = connect::from_kubeconfig(flags.kubeconfig.as_deref(), "copepod-controller-manager").await?;
-    let endpoint = Endpoint {
-        address: SocketAddr::new(flags.bind_address, flags.secure_port),
-        files: flags.tls_cert_file.clone().zip(flags.tls_private_key_file.clone()),
-        registry: Registry::new(),
+    let flags = Flags::parse_from(program::screen(arguments, &UNSUPPORTED)?);
+    let config = config(&flags)?;
+    let own_accounts = flags.use_service_account_credentials;
+    let work = async |started: program::Started| {
+        let identities = if own_accounts {
+            let accounts = Accounts::new(started.client.clone(), started.server, ControllerManager::AGENT)?;
+            Identities::Accounts(Box::new(accounts))
+        } else {
+            Identities::Shared(started.client.clone())
+        };
+        crate::run(started.client, identities, config, started.shutdown).await
     };
-    let serving = endpoint.serve(shutdown.clone());
-    let working = crate::run(client, config(flags)?, shutdown.clone());
-    tokio::pin!(working);
-    tokio::select! {
-        ended = &mut working => ended,
-        // The endpoint ends with the shutdown token; the lease is still to be released.
-        served = serving => {
-            served?;
-            working.await
-        }
-    }
+    Box::pin(flags.program.run(Registry::new(), shutdown, work)).await
 }
 
-fn config(flags: Flags) -> anyhow::Result<Config> {
+fn config(flags: &Flags) -> anyhow::Result<Config> {
     for item in &flags.controllers {
         let name = item.strip_prefix('-').unwrap_or(item);
         if name != "*" && !CONTROLLERS.iter().any(|controller| controller.name == name) {
@@ -199,14 +144,7 @@ fn config(flags: Flags) -> anyhow::Result<Config> {
         ),
     };
     Ok(Config {
-        controllers: flags.controllers,
-        leader_election: flags.leader_elect.then_some(LeaderElection {
-            namespace: flags.leader_elect_resource_namespace,
-            name: flags.leader_elect_resource_name,
-            lease_duration: flags.leader_elect_lease_duration.0,
-            renew_deadline: flags.leader_elect_renew_deadline.0,
-            retry_period: flags.leader_elect_retry_period.0,
-        }),
+        controllers: flags.controllers.clone(),
         root_ca,
         concurrent_deployment_syncs: flags.concurrent_deployment_syncs,
         concurrent_replicaset_syncs: flags.concurrent_replicaset_syncs,

@@ -7,8 +7,6 @@ use std::time::Duration;
 pub struct Config {
     /// Names as `--controllers` takes them: `*`, `name`, `-name`.
     pub controllers: Vec<String>,
-    /// Take part in an election; `None` to work at once.
-    pub leader_election: Option<LeaderElection>,
     /// PEM certificates that pods get to know the API server by.
     pub root_ca: Option<String>,
     /// Workers of the deployment controller.
@@ -55,7 +53,6 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             controllers: vec!["*".into()],
-            leader_election: None,
             root_ca: None,
             concurrent_deployment_syncs: 5,
             concurrent_replicaset_syncs: 5,
@@ -87,33 +84,6 @@ impl Config {
         let named = self.controllers.iter().any(|item| item == name);
         let refused = self.controllers.iter().any(|item| item.strip_prefix('-') == Some(name));
         named || (all && !refused)
-    }
-}
-
-/// Settings of the election.
-#[derive(Debug, Clone)]
-pub struct LeaderElection {
-    /// Namespace of the lease.
-    pub namespace: String,
-    /// Name of the lease.
-    pub name: String,
-    /// How long a silent leader keeps it.
-    pub lease_duration: Duration,
-    /// How long the leader tries to renew it.
-    pub renew_deadline: Duration,
-    /// Wait between tries.
-    pub retry_period: Duration,
-}
-
-impl Default for LeaderElection {
-    fn default() -> Self {
-        Self {
-            namespace: "kube-system".into(),
-            name: "kube-controller-manager".into(),
-            lease_duration: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
-            retry_period: Duration::from_secs(2),
-        }
     }
 }
 

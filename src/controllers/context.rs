@@ -4,6 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use copepod_client::connect::ConnectError;
+use copepod_client::connect::accounts::Accounts;
 use copepod_client::events::Recorder;
 use copepod_client::informer::{Cached, Change, Factory, Informer};
 use copepod_client::object::{Key, MetaExt};
@@ -21,18 +23,44 @@ pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Controller {
     /// Upstream's name for it, as `--controllers` takes it.
     pub name: &'static str,
+    /// Upstream's name for its service account.
+    pub account: &'static str,
     /// Sets it up.
     pub start: fn(&Context) -> Work,
+}
+
+impl Controller {
+    pub(crate) const fn new(name: &'static str, account: &'static str, start: fn(&Context) -> Work) -> Self {
+        Self { name, account, start }
+    }
+}
+
+/// As whom controllers act.
+pub enum Identities {
+    /// All as the program itself.
+    Shared(Client),
+    /// Each as a service account of its own, with the role that upstream gives it.
+    Accounts(Box<Accounts>),
+}
+
+impl Identities {
+    /// The client of an account.
+    pub async fn client(&self, account: &str) -> Result<Client, ConnectError> {
+        match self {
+            Self::Shared(client) => Ok(client.clone()),
+            Self::Accounts(accounts) => accounts.client(account).await,
+        }
+    }
 }
 
 /// What every controller shares.
 #[derive(Clone)]
 pub struct Context {
-    /// The API.
+    /// The API, as the controller's own user.
     pub client: Client,
     /// Informers: one for each kind, whoever asks.
     pub factory: Factory,
-    /// Events; `with_component` for the controller's own name.
+    /// Events, written as the controller's own user; `with_component` for another name in them.
     pub recorder: Recorder,
     /// Settings.
     pub config: Arc<Config>,

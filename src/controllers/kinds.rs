@@ -311,6 +311,8 @@ pub struct DaemonSetStatus {
     pub number_unavailable: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collision_count: Option<i32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
 }
 
 partial! {
@@ -329,7 +331,16 @@ part! { #[doc = "Its wishes."] StatefulSetSpec {
     update_strategy: Strategy,
     revision_history_limit: Option<i32>,
     ordinals: Ordinals,
+    persistent_volume_claim_retention_policy: Option<ClaimRetention>,
 } }
+part! { #[doc = "What becomes of claims: `Retain` or `Delete`."] ClaimRetention {
+    when_deleted: String,
+    when_scaled: String,
+} }
+partial! {
+    /// A PersistentVolumeClaim: only that it is there, and whose it is.
+    Claim {} "", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", Namespaced
+}
 part! { #[doc = "Where numbering starts."] Ordinals { start: i32 } }
 /// What became of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -346,6 +357,8 @@ pub struct StatefulSetStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collision_count: Option<i32>,
     pub available_replicas: i32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
 }
 
 partial! {
@@ -369,6 +382,32 @@ part! { #[doc = "Its wishes."] JobSpec {
     selector: LabelSelector,
     template: Template,
     managed_by: Option<String>,
+    pod_failure_policy: Option<PodFailurePolicy>,
+    pod_replacement_policy: Option<String>,
+    backoff_limit_per_index: Option<i32>,
+    max_failed_indexes: Option<i32>,
+    success_policy: Option<SuccessPolicy>,
+} }
+part! { #[doc = "Which failures of pods count."] PodFailurePolicy { rules: Vec<PodFailureRule> } }
+part! { #[doc = "What to do about some failures."] PodFailureRule {
+    action: String,
+    on_exit_codes: Option<ExitCodes>,
+    on_pod_conditions: Vec<ConditionPattern>,
+} }
+part! { #[doc = "Exit codes of a container."] ExitCodes {
+    container_name: Option<String>,
+    operator: String,
+    values: Vec<i64>,
+} }
+part! { #[doc = "A condition of a pod."] ConditionPattern {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+} }
+part! { #[doc = "Which successes are enough."] SuccessPolicy { rules: Vec<SuccessRule> } }
+part! { #[doc = "Indexes, or a number of them."] SuccessRule {
+    succeeded_indexes: Option<String>,
+    succeeded_count: Option<i32>,
 } }
 /// What became of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -383,10 +422,14 @@ pub struct JobStatus {
     pub active: i32,
     pub succeeded: i32,
     pub failed: i32,
-    pub terminating: i32,
-    pub ready: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminating: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completed_indexes: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_indexes: Option<String>,
     pub uncounted_terminated_pods: Uncounted,
 }
 /// Pods that have ended and still carry the finalizer.

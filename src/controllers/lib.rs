@@ -46,70 +46,74 @@ use std::sync::Arc;
 
 use copepod_client::events::Recorder;
 use copepod_client::informer::Factory;
-use copepod_client::{Client, Shutdown, leader};
+use copepod_client::{Client, Shutdown};
 
-pub use config::{Config, LeaderElection};
-use context::{Context, Controller};
+pub use config::Config;
+use context::{Context, Controller, Identities};
 
-/// Every controller, by upstream's name for it.
+/// Every controller: upstream's name for it, its service account, how it starts.
 pub const CONTROLLERS: &[Controller] = &[
-    Controller { name: "namespace-controller", start: namespace::start },
-    Controller { name: "serviceaccount-controller", start: serviceaccount::start },
-    Controller { name: "root-ca-certificate-publisher-controller", start: root_ca::start },
-    Controller { name: "clusterrole-aggregation-controller", start: cluster_role_aggregation::start },
-    Controller { name: "garbage-collector-controller", start: garbage_collector::start },
-    Controller { name: "pod-garbage-collector-controller", start: pod_gc::start },
-    Controller { name: "replicaset-controller", start: replicaset::start },
-    Controller { name: "replicationcontroller-controller", start: replicaset::start_replication },
-    Controller { name: "deployment-controller", start: deployment::start },
-    Controller { name: "statefulset-controller", start: statefulset::start },
-    Controller { name: "daemonset-controller", start: daemonset::start },
-    Controller { name: "job-controller", start: job::start },
-    Controller { name: "cronjob-controller", start: cron_job::start },
-    Controller { name: "ttl-after-finished-controller", start: ttl_after_finished::start },
-    Controller { name: "endpointslice-controller", start: endpoint_slice::start },
-    Controller { name: "endpoints-controller", start: endpoints::start },
-    Controller { name: "node-lifecycle-controller", start: node_lifecycle::start },
-    Controller { name: "taint-eviction-controller", start: node_lifecycle::start_eviction },
-    Controller { name: "disruption-controller", start: disruption::start },
-    Controller { name: "resourcequota-controller", start: resource_quota::start },
+    Controller::new("namespace-controller", "namespace-controller", namespace::start),
+    Controller::new("serviceaccount-controller", "service-account-controller", serviceaccount::start),
+    Controller::new("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca::start),
+    Controller::new(
+        "clusterrole-aggregation-controller",
+        "clusterrole-aggregation-controller",
+        cluster_role_aggregation::start,
+    ),
+    Controller::new("garbage-collector-controller", "generic-garbage-collector", garbage_collector::start),
+    Controller::new("pod-garbage-collector-controller", "pod-garbage-collector", pod_gc::start),
+    Controller::new("replicaset-controller", "replicaset-controller", replicaset::start),
+    Controller::new(
+        "replicationcontroller-controller",
+        "replication-controller",
+        replicaset::start_replication,
+    ),
+    Controller::new("deployment-controller", "deployment-controller", deployment::start),
+    Controller::new("statefulset-controller", "statefulset-controller", statefulset::start),
+    Controller::new("daemonset-controller", "daemon-set-controller", daemonset::start),
+    Controller::new("job-controller", "job-controller", job::start),
+    Controller::new("cronjob-controller", "cronjob-controller", cron_job::start),
+    Controller::new(
+        "ttl-after-finished-controller",
+        "ttl-after-finished-controller",
+        ttl_after_finished::start,
+    ),
+    Controller::new("endpointslice-controller", "endpointslice-controller", endpoint_slice::start),
+    Controller::new("endpoints-controller", "endpoint-controller", endpoints::start),
+    Controller::new("node-lifecycle-controller", "node-controller", node_lifecycle::start),
+    Controller::new("taint-eviction-controller", "node-controller", node_lifecycle::start_eviction),
+    Controller::new("disruption-controller", "disruption-controller", disruption::start),
+    Controller::new("resourcequota-controller", "resourcequota-controller", resource_quota::start),
 ];
 
-/// Runs the controllers until `shutdown`; with leader election only while it leads, and returns an error when it lost
-/// the lead.
-pub async fn run(client: Client, config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    let Some(election) = config.leader_election.clone() else {
-        run_controllers(client, config, shutdown).await;
-        return Ok(());
-    };
-    let lease = leader::Config {
-        lease_duration: election.lease_duration,
-        renew_deadline: election.renew_deadline,
-        retry_period: election.retry_period,
-        ..leader::Config::new(&election.namespace, &election.name, leader::identity())
-    };
-    let outcome =
-        leader::run(client.clone(), lease, shutdown, |token| run_controllers(client, config, token)).await;
-    match outcome {
-        leader::Outcome::Ended => Ok(()),
-        leader::Outcome::Lost => anyhow::bail!("leaderelection lost"),
+/// Runs the controllers until `shutdown`. `root` reads for all of them (informers); each writes as `identities` say.
+pub async fn run(
+    root: Client,
+    identities: Identities,
+    config: Config,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let (factory, config) = (Factory::new(root), Arc::new(config));
+    let enabled: Vec<_> =
+        CONTROLLERS.iter().filter(|controller| config.is_enabled(controller.name)).collect();
+    let clients =
+        futures::future::try_join_all(enabled.iter().map(|controller| identities.client(controller.account)));
+    let mut works = Vec::new();
+    for (controller, client) in enabled.iter().zip(clients.await?) {
+        let context = Context {
+            recorder: Recorder::new(client.clone(), controller.name, "", shutdown.clone()),
+            client,
+            factory: factory.clone(),
+            config: config.clone(),
+            shutdown: shutdown.clone(),
+        };
+        works.push((controller.name, (controller.start)(&context)));
     }
-}
-
-async fn run_controllers(client: Client, config: Config, shutdown: Shutdown) {
-    let context = Context {
-        factory: Factory::new(client.clone()),
-        recorder: Recorder::new(client.clone(), "controllermanager", "", shutdown.clone()),
-        client,
-        config: Arc::new(config),
-        shutdown: shutdown.clone(),
-    };
-    let enabled = CONTROLLERS.iter().filter(|controller| context.config.is_enabled(controller.name));
-    let works: Vec<_> = enabled.map(|controller| (controller.name, (controller.start)(&context))).collect();
-    context.factory.start(&shutdown);
+    factory.start(&shutdown);
     tokio::select! {
-        () = shutdown.cancelled() => return,
-        () = context.factory.wait_synced() => {}
+        () = shutdown.cancelled() => return Ok(()),
+        () = factory.wait_synced() => {}
     }
     let mut running = tokio::task::JoinSet::new();
     for (name, work) in works {
@@ -121,4 +125,5 @@ async fn run_controllers(client: Client, config: Config, shutdown: Shutdown) {
             tracing::error!(%error, "a controller ended badly");
         }
     }
+    Ok(())
 }

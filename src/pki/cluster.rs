@@ -86,8 +86,7 @@ impl ClusterPki {
                 client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", Some("system:masters")),
             ),
             (&ca, client("admin", "kubernetes-admin", Some("system:masters"))),
-            // All controllers share one identity so far; upstream's each act as a service account with a role of its own.
-            (&ca, client("controller-manager", "system:kube-controller-manager", Some("system:masters"))),
+            (&ca, client("controller-manager", "system:kube-controller-manager", None)),
             (&ca, client("scheduler", "system:kube-scheduler", None)),
             (&ca, client("node", &node_user, Some("system:nodes"))),
             (&front_proxy, client("front-proxy-client", "front-proxy-client", None)),

@@ -36,34 +36,13 @@ pub mod shell;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, LeaderElection};
+pub use config::Config;
 
 use copepod_client::events::SchedulingRecorder;
-use copepod_client::{Client, Shutdown, leader};
+use copepod_client::{Client, Shutdown};
 
-/// Schedules until `shutdown`; with leader election only while it leads, and returns an error when it lost the lead.
-pub async fn run(client: Client, config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    let Some(election) = config.leader_election.clone() else {
-        shell::run(client.clone(), config, recorder(&client, &shutdown), shutdown).await;
-        return Ok(());
-    };
-    let lease = leader::Config {
-        lease_duration: election.lease_duration,
-        renew_deadline: election.renew_deadline,
-        retry_period: election.retry_period,
-        ..leader::Config::new(&election.namespace, &election.name, leader::identity())
-    };
-    let outcome = leader::run(client.clone(), lease, shutdown, |token| {
-        let recorder = recorder(&client, &token);
-        shell::run(client.clone(), config, recorder, token)
-    })
-    .await;
-    match outcome {
-        leader::Outcome::Ended => Ok(()),
-        leader::Outcome::Lost => anyhow::bail!("leaderelection lost"),
-    }
-}
-
-fn recorder(client: &Client, shutdown: &Shutdown) -> SchedulingRecorder {
-    SchedulingRecorder::new(client.clone(), config::SCHEDULER_NAME, shutdown.clone())
+/// Schedules until `shutdown`.
+pub async fn run(client: Client, config: Config, shutdown: Shutdown) {
+    let recorder = SchedulingRecorder::new(client.clone(), config::SCHEDULER_NAME, shutdown.clone());
+    shell::run(client, config, recorder, shutdown).await;
 }

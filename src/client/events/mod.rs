@@ -153,7 +153,7 @@ async fn write_with_retries(client: &Client, correlator: &mut Correlator, mut co
         match write(client, &mut correlated).await {
             Ok(written) => return correlator.written(&correlated.key, &written),
             Err(kube::Error::Api(status)) => {
-                tracing::debug!(message = %status.message, "the server refused an event");
+                tracing::warn!(message = %status.message, "the server refused an event, it is lost");
                 return;
             }
             Err(error) => tracing::debug!(%error, "event not written, will try again"),

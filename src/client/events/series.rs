@@ -148,7 +148,7 @@ async fn create(client: &Client, namespace: &str, event: &Value) {
         match rest::create::<serde::de::IgnoredAny>(client, &EVENTS, namespace, event).await {
             Ok(_) => return,
             Err(kube::Error::Api(status)) => {
-                tracing::debug!(message = %status.message, "the server refused an event");
+                tracing::warn!(message = %status.message, "the server refused an event");
                 return;
             }
             Err(error) => tracing::debug!(%error, "event not written, will try again"),

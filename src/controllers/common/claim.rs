@@ -42,74 +42,107 @@ pub fn decide<O: Resource, K: Resource>(owner: &O, selector: &LabelSelector, obj
     }
 }
 
-/// Claims objects: returns those that are the owner's, after adopting and releasing what has to be.
-pub async fn claim<O, K>(
-    client: &Client,
-    owner: &O,
-    owner_type: &ResourceType,
-    selector: &LabelSelector,
-    resource: &ResourceType,
-    objects: Vec<Arc<K>>,
-) -> Result<Vec<Arc<K>>, kube::Error>
-where
-    O: Resource<DynamicType = ()>,
-    K: Resource,
-{
-    let mut mine = Vec::with_capacity(objects.len());
-    let mut checked = false;
-    for object in objects {
-        match decide(owner, selector, &*object) {
-            Claim::Ignore => {}
-            Claim::Keep => mine.push(object),
-            Claim::Release => {
-                let owners = json!([{ "$patch": "delete", "uid": owner.meta().uid() }]);
-                write(client, resource, &*object, owners).await?;
-            }
-            Claim::Adopt => {
-                if !checked && !still_there(client, owner, owner_type).await? {
-                    return Ok(mine);
+/// Claims objects of one kind for one owner.
+pub struct Claims<'a, O> {
+    client: &'a Client,
+    owner: &'a O,
+    owner_type: &'a ResourceType,
+    resource: &'a ResourceType,
+    finalizer: Option<&'static str>,
+}
+
+impl<'a, O: Resource<DynamicType = ()>> Claims<'a, O> {
+    /// Claims for `owner`, objects of `resource`.
+    pub fn new(
+        client: &'a Client,
+        owner: &'a O,
+        owner_type: &'a ResourceType,
+        resource: &'a ResourceType,
+    ) -> Self {
+        Self { client, owner, owner_type, resource, finalizer: None }
+    }
+
+    /// Adopted objects carry this finalizer until they are let go.
+    pub fn marking(self, finalizer: Option<&'static str>) -> Self {
+        Self { finalizer, ..self }
+    }
+
+    /// Those that are the owner's, after adopting and releasing what has to be.
+    pub async fn of<K: Resource + Clone>(
+        &self,
+        selector: &LabelSelector,
+        objects: Vec<Arc<K>>,
+    ) -> Result<Vec<Arc<K>>, kube::Error> {
+        let mut mine = Vec::with_capacity(objects.len());
+        let mut checked = false;
+        for object in objects {
+            match decide(self.owner, selector, &*object) {
+                Claim::Ignore => {}
+                Claim::Keep => mine.push(object),
+                Claim::Release => {
+                    let mut metadata =
+                        json!({"ownerReferences": [{"$patch": "delete", "uid": self.owner.meta().uid()}]});
+                    if let Some(finalizer) = self.finalizer {
+                        metadata["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
+                    }
+                    self.write(&*object, metadata).await?;
                 }
-                checked = true;
-                let owners = json!([controller_reference(owner)]);
-                if write(client, resource, &*object, owners).await? {
-                    mine.push(object);
+                Claim::Adopt => {
+                    if !checked && !self.owner_is_there().await? {
+                        return Ok(mine);
+                    }
+                    checked = true;
+                    let mut metadata = json!({"ownerReferences": [controller_reference(self.owner)]});
+                    if let Some(finalizer) = self.finalizer {
+                        metadata["finalizers"] = json!([finalizer]);
+                    }
+                    if self.write(&*object, metadata).await? {
+                        mine.push(self.with_finalizer(object));
+                    }
                 }
             }
         }
+        Ok(mine)
     }
-    Ok(mine)
-}
 
-/// Asks the server itself: adopting for an owner that is being deleted would make objects outlive it.
-async fn still_there<O: Resource>(
-    client: &Client,
-    owner: &O,
-    kind: &ResourceType,
-) -> Result<bool, kube::Error> {
-    let meta = owner.meta();
-    match rest::get::<Value>(client, kind, MetaExt::namespace(meta), MetaExt::name(meta)).await {
-        Ok(live) => Ok(live["metadata"]["uid"] == MetaExt::uid(meta)
-            && live["metadata"].get("deletionTimestamp").is_none()),
-        Err(error) if rest::is_not_found(&error) => Ok(false),
-        Err(error) => Err(error),
+    /// An adopted object as the watch will show it.
+    fn with_finalizer<K: Resource + Clone>(&self, object: Arc<K>) -> Arc<K> {
+        let Some(finalizer) = self.finalizer else { return object };
+        let mut adopted = (*object).clone();
+        let all = adopted.meta_mut().finalizers.get_or_insert_default();
+        if !all.iter().any(|known| known == finalizer) {
+            all.push(finalizer.to_owned());
+        }
+        Arc::new(adopted)
     }
-}
 
-/// Patches the owners; `false` if the object is gone or another of the same name.
-async fn write<K: Resource>(
-    client: &Client,
-    resource: &ResourceType,
-    object: &K,
-    owners: Value,
-) -> Result<bool, kube::Error> {
-    let meta = object.meta();
-    let patch = json!({ "metadata": { "uid": meta.uid, "ownerReferences": owners } });
-    let (namespace, name) = (MetaExt::namespace(meta), MetaExt::name(meta));
-    match rest::patch::<IgnoredAny>(client, resource, namespace, name, "", PatchType::Strategic, &patch).await
-    {
-        Ok(_) => Ok(true),
-        Err(error) if rest::is_not_found(&error) || rest::is_invalid(&error) => Ok(false),
-        Err(error) => Err(error),
+    /// Asks the server itself: adopting for an owner that is being deleted would make objects outlive it.
+    async fn owner_is_there(&self) -> Result<bool, kube::Error> {
+        let meta = self.owner.meta();
+        let (namespace, name) = (MetaExt::namespace(meta), MetaExt::name(meta));
+        match rest::get::<Value>(self.client, self.owner_type, namespace, name).await {
+            Ok(live) => Ok(live["metadata"]["uid"] == MetaExt::uid(meta)
+                && live["metadata"].get("deletionTimestamp").is_none()),
+            Err(error) if rest::is_not_found(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Patches metadata; `false` if the object is gone or another of the same name.
+    async fn write<K: Resource>(&self, object: &K, mut metadata: Value) -> Result<bool, kube::Error> {
+        let meta = object.meta();
+        metadata["uid"] = json!(meta.uid);
+        let patch = json!({ "metadata": metadata });
+        let (namespace, name) = (MetaExt::namespace(meta), MetaExt::name(meta));
+        let strategic = PatchType::Strategic;
+        let written =
+            rest::patch::<IgnoredAny>(self.client, self.resource, namespace, name, "", strategic, &patch)
+                .await;
+        match written {
+            Ok(_) => Ok(true),
+            Err(error) if rest::is_not_found(&error) || rest::is_invalid(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod claim;
 pub mod conditions;
 pub mod expectations;
+pub mod pod_control;
 pub mod pods;
 pub mod resources;
 pub mod revisions;
@@ -10,3 +11,4 @@ pub mod selector;
 pub mod services;
 pub mod slow_start;
 pub mod template;
+pub mod writes;

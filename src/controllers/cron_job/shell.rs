@@ -6,17 +6,16 @@ use copepod_client::events::{EventType, Recorder};
 use copepod_client::informer::{BY_CONTROLLER, Informer};
 use copepod_client::object::{Key, MetaExt, reference};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
-use copepod_client::rest::PatchType;
 use copepod_client::{Client, rest};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::plan;
 use crate::common::resources::{CRON_JOBS, JOBS};
+use crate::common::writes;
 use crate::context::{Context, Work, enqueue_controller, enqueue_self};
-use crate::kinds::{CronJob, CronJobStatus, Job};
+use crate::kinds::{CronJob, Job};
 
 const NAME: &str = "cronjob-controller";
 
@@ -69,7 +68,7 @@ impl Shell {
             }
         }
         if let Some(status) = status {
-            self.write_status(&cron, &status).await?;
+            writes::status(&self.client, &CRON_JOBS, &*cron, &status).await?;
         }
         Ok(turn.after.map_or(Next::Done, Next::After))
     }
@@ -99,25 +98,7 @@ impl Shell {
 
     async fn delete(&self, cron: &CronJob, name: &str) -> Result<(), kube::Error> {
         let options = json!({"propagationPolicy": "Background"});
-        match rest::delete(&self.client, &JOBS, MetaExt::namespace(&cron.metadata), name, &options).await {
-            Err(error) if rest::is_not_found(&error) => Ok(()),
-            other => other,
-        }
-    }
-
-    async fn write_status(&self, cron: &CronJob, status: &CronJobStatus) -> Result<(), kube::Error> {
-        let body = json!({"metadata": {"resourceVersion": cron.metadata.resource_version}, "status": status});
-        let (namespace, name) = (MetaExt::namespace(&cron.metadata), cron.metadata.name());
-        rest::patch::<IgnoredAny>(
-            &self.client,
-            &CRON_JOBS,
-            namespace,
-            name,
-            "status",
-            PatchType::Merge,
-            &body,
-        )
-        .await
-        .map(drop)
+        let namespace = MetaExt::namespace(&cron.metadata);
+        writes::unless_gone(rest::delete(&self.client, &JOBS, namespace, name, &options).await)
     }
 }

@@ -5,6 +5,8 @@
 //! upstream: pkg/controller/daemon
 
 mod plan;
+mod refused;
 mod shell;
+mod update;
 
 pub use shell::start;

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Toleration;
 use serde_json::{Value, json};
 
+use super::update;
 use crate::common::{pods, revisions};
-use crate::deployment::scaled_value;
 use crate::kinds::{DaemonSet, DaemonSetStatus, Node, Pod};
 
 /// Tolerations that every pod of a daemon set gets: (key, effect, only with the host's network).
@@ -132,17 +132,17 @@ pub(super) fn node_of(pod: &Pod) -> Option<String> {
 }
 
 /// What one turn does.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Turn {
     /// Nodes that get a pod.
     pub create: Vec<String>,
     /// Pods that go, by name.
     pub delete: Vec<String>,
-    /// Pods that had failed, and will be made anew: for an event.
-    pub failed: Vec<(String, String)>,
+    /// Pods that had ended, and will be made anew, with their nodes: for an event.
+    pub ended: Vec<(String, Arc<Pod>)>,
 }
 
-type ByNode<'a> = BTreeMap<String, Vec<&'a Arc<Pod>>>;
+pub(super) type ByNode<'a> = BTreeMap<String, Vec<&'a Arc<Pod>>>;
 
 fn by_node(pods: &[Arc<Pod>]) -> ByNode<'_> {
     let mut out = ByNode::new();
@@ -154,6 +154,8 @@ fn by_node(pods: &[Arc<Pod>]) -> ByNode<'_> {
     out
 }
 
+/// `held` names nodes whose failed pod is left for a while, so that a node that refuses pods is not asked without end.
+///
 /// The pods that are missing and those that are too many; then, of the rest, those that an update exchanges.
 pub(super) fn plan(
     set: &DaemonSet,
@@ -161,6 +163,7 @@ pub(super) fn plan(
     pods: &[Arc<Pod>],
     hash: &str,
     now: Timestamp,
+    held: &dyn Fn(&str) -> bool,
 ) -> Turn {
     let there = by_node(pods);
     let mut turn = Turn::default();
@@ -168,7 +171,7 @@ pub(super) fn plan(
         let verdict = judge(set, node);
         let name = node.metadata.name();
         let here = there.get(name).map_or(&[][..], Vec::as_slice);
-        manage(name, verdict, here, &mut turn);
+        manage(set, name, verdict, here, hash, now, held(name), &mut turn);
     }
     let known: BTreeSet<&str> = nodes.iter().map(|node| node.metadata.name()).collect();
     for (_, lost) in there.iter().filter(|(node, _)| !known.contains(node.as_str())) {
@@ -176,74 +179,59 @@ pub(super) fn plan(
         let waiting = lost.iter().filter(|pod| pod.spec.node_name.is_empty() && !pod.metadata.deleting());
         turn.delete.extend(waiting.map(|pod| pod.metadata.name().to_owned()));
     }
-    if turn == Turn::default() && set.spec.update_strategy.kind == "RollingUpdate" {
-        turn.delete = update(set, nodes, &there, hash, now);
+    let settled = turn.create.is_empty() && turn.delete.is_empty();
+    if settled && set.spec.update_strategy.kind == "RollingUpdate" {
+        update::plan(set, nodes, &there, hash, now, &mut turn);
     }
     turn
 }
 
 /// upstream: daemon_controller.go podsShouldBeOnNode
-fn manage(node: &str, verdict: Verdict, here: &[&Arc<Pod>], turn: &mut Turn) {
-    let mut running: Vec<&Arc<Pod>> = Vec::new();
-    let mut leaving = false;
-    for pod in here {
-        if pod.metadata.deleting() {
-            leaving = true;
-        } else if pod.status.phase == "Failed" || pod.status.phase == "Succeeded" {
-            turn.delete.push(pod.metadata.name().to_owned());
-            turn.failed.push((node.to_owned(), pod.metadata.name().to_owned()));
-            leaving = true;
-        } else {
-            running.push(pod);
-        }
-    }
-    if !verdict.may_stay {
-        turn.delete.extend(running.iter().map(|pod| pod.metadata.name().to_owned()));
-    } else if running.is_empty() {
-        if verdict.should_run && !leaving {
-            turn.create.push(node.to_owned());
-        }
-    } else {
-        // The oldest stays.
-        let age = |pod: &&Arc<Pod>| {
-            (pod.metadata.creation_timestamp.as_ref().map(|time| time.0), pod.metadata.name().to_owned())
-        };
-        running.sort_by_key(age);
-        turn.delete.extend(running[1..].iter().map(|pod| pod.metadata.name().to_owned()));
-    }
-}
-
-/// Pods of older templates that may go now. upstream: pkg/controller/daemon/update.go rollingUpdate
-fn update(
+#[expect(clippy::too_many_arguments, reason = "one node of a plan: all that the plan knows")]
+fn manage(
     set: &DaemonSet,
-    nodes: &[Arc<Node>],
-    there: &ByNode<'_>,
+    node: &str,
+    verdict: Verdict,
+    here: &[&Arc<Pod>],
     hash: &str,
     now: Timestamp,
-) -> Vec<String> {
-    let wanted: Vec<&Arc<Node>> = nodes.iter().filter(|node| judge(set, node).should_run).collect();
-    let bounds = set.spec.update_strategy.rolling_update.clone().unwrap_or_default();
-    let most = scaled_value(bounds.max_unavailable.as_ref(), wanted.len() as i32, true).max(1);
-    let mut unavailable = 0;
-    let (mut broken, mut working) = (Vec::new(), Vec::new());
-    for node in wanted {
-        let pod = there.get(node.metadata.name()).and_then(|pods| pods.first());
-        let available = pod.is_some_and(|pod| {
-            !pod.metadata.deleting() && pods::is_available(pod, set.spec.min_ready_seconds, now)
-        });
-        unavailable += i32::from(!available);
-        let Some(pod) = pod.filter(|pod| pod.metadata.label(revisions::HASH_LABEL) != Some(hash)) else {
-            continue;
-        };
-        if pod.metadata.deleting() {
-            continue;
-        }
-        let list = if available { &mut working } else { &mut broken };
-        list.push(pod.metadata.name().to_owned());
+    held: bool,
+    turn: &mut Turn,
+) {
+    let name = |pod: &Pod| pod.metadata.name().to_owned();
+    let alive = here.iter().copied().filter(|pod| !pod.metadata.deleting());
+    if !verdict.may_stay {
+        turn.delete.extend(alive.map(|pod| name(pod)));
+        return;
     }
-    let room = usize::try_from(most - unavailable).unwrap_or(0);
-    // What does not work anyway is exchanged at once.
-    broken.into_iter().chain(working.into_iter().take(room)).collect()
+    let (ended, mut running): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) =
+        alive.partition(|pod| pods::is_finished(pod));
+    for pod in ended.into_iter().filter(|pod| pod.status.phase == "Succeeded" || !held) {
+        turn.delete.push(name(pod));
+        turn.ended.push((node.to_owned(), pod.clone()));
+    }
+    let surges = update::surges(set);
+    if running.is_empty() {
+        // Without surge the old pod has to be gone before the next comes.
+        if verdict.should_run && (here.is_empty() || surges) {
+            turn.create.push(node.to_owned());
+        }
+        return;
+    }
+    // The oldest stays.
+    running.sort_by_key(|pod| (pod.metadata.creation_timestamp.as_ref().map(|time| time.0), name(pod)));
+    if !surges {
+        turn.delete.extend(running[1..].iter().map(|pod| name(pod)));
+        return;
+    }
+    let is_new = |pod: &&Arc<Pod>| pod.metadata.label(revisions::HASH_LABEL) == Some(hash);
+    let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = running.into_iter().partition(is_new);
+    turn.delete.extend(new.iter().skip(1).chain(old.iter().skip(1)).map(|pod| name(pod)));
+    if let (Some(new), Some(old)) = (new.first(), old.first())
+        && (!pods::is_ready(old) || pods::is_available(new, set.spec.min_ready_seconds, now))
+    {
+        turn.delete.push(name(old));
+    }
 }
 
 /// upstream: daemon_controller.go updateDaemonSetStatus
@@ -258,6 +246,7 @@ pub(super) fn status(
     let mut status = DaemonSetStatus {
         observed_generation: set.metadata.generation.unwrap_or(0),
         collision_count: set.status.collision_count,
+        conditions: set.status.conditions.clone(),
         ..DaemonSetStatus::default()
     };
     for node in nodes {
@@ -304,14 +293,15 @@ mod tests {
         Arc::new(serde_json::from_value(value).expect("a node"))
     }
 
-    /// `name@node[:hash][!]`: `!` not ready.
+    /// `name@node[:hash][!|#]`: `!` not ready, `#` failed.
     fn pods(text: &str) -> Vec<Arc<Pod>> {
         let pod = |word: &str| {
             let ready = if word.ends_with('!') { "False" } else { "True" };
-            let (name, place) = word.trim_end_matches('!').split_once('@').expect("name@node");
+            let phase = if word.ends_with('#') { "Failed" } else { "Running" };
+            let (name, place) = word.trim_end_matches(['!', '#']).split_once('@').expect("name@node");
             let (node, hash) = place.split_once(':').unwrap_or((place, "new"));
             let value = json!({"metadata": {"name": name, "labels": {revisions::HASH_LABEL: hash}},
-                "spec": {"nodeName": node}, "status": {"phase": "Running",
+                "spec": {"nodeName": node}, "status": {"phase": phase,
                     "conditions": [{"type": "Ready", "status": ready}]}});
             Arc::new(serde_json::from_value(value).expect("a pod"))
         };
@@ -321,6 +311,11 @@ mod tests {
     #[test]
     fn every_fitting_node_has_one_pod() {
         let two = [node("a", ""), node("b", "")];
+        let surge = |n: i32| {
+            set(
+                json!({"/spec/updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": n}}}),
+            )
+        };
         let selector = json!({"/spec/template/spec": {"nodeSelector": {"host": "b"}}});
         for (name, set, nodes, there, create, delete) in [
             ("missing", set(json!({})), two.to_vec(), "x@a", "b", ""),
@@ -341,6 +336,30 @@ mod tests {
             ("an update, one at a time", set(json!({})), two.to_vec(), "x@a:old y@b:old", "", "x"),
             ("an update waits", set(json!({})), two.to_vec(), "x@a! y@b:old", "", ""),
             ("broken ones go at once", set(json!({})), two.to_vec(), "x@a:old! y@b:old!", "", "x y"),
+            ("a failed one is made anew", set(json!({})), two.to_vec(), "x@a# y@b", "", "x"),
+            ("not at once again", set(json!({})), vec![node("held", "")], "x@held#", "", ""),
+            ("surge: the new one first", surge(1), two.to_vec(), "x@a:old y@b:old", "a", ""),
+            ("surge: waits for it", surge(1), two.to_vec(), "x@a:old z@a! y@b:old", "", ""),
+            ("surge: then the old one goes", surge(1), two.to_vec(), "x@a:old z@a y@b:old", "", "x"),
+            ("surge: a broken old one has gone", surge(1), two.to_vec(), "x@a:old! z@a! y@b:old", "", "x"),
+            ("surge: as many as allowed", surge(2), two.to_vec(), "x@a:old y@b:old", "a b", ""),
+            ("surge: broken ones at once", surge(1), two.to_vec(), "x@a:old! y@b:old!", "a b", ""),
+            (
+                "surge: a misplaced one waits for the others",
+                surge(1),
+                vec![node("a", "own:NoSchedule"), node("b", "")],
+                "x@a:old y@b!",
+                "",
+                "",
+            ),
+            (
+                "surge: and goes when they are there",
+                surge(1),
+                vec![node("a", "own:NoSchedule"), node("b", "")],
+                "x@a:old y@b",
+                "",
+                "x",
+            ),
             (
                 "only when deleted",
                 set(json!({"/spec/updateStrategy": {"type": "OnDelete"}})),
@@ -350,7 +369,7 @@ mod tests {
                 "",
             ),
         ] {
-            let turn = plan(&set, &nodes, &pods(there), "new", Timestamp::UNIX_EPOCH);
+            let turn = plan(&set, &nodes, &pods(there), "new", Timestamp::UNIX_EPOCH, &|node| node == "held");
             assert_eq!(
                 (turn.create.join(" ").as_str(), turn.delete.join(" ").as_str()),
                 (create, delete),

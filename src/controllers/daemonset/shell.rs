@@ -1,24 +1,33 @@
 //! Watches, then acts as [`plan`](super::plan) says.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use copepod_client::Client;
 use copepod_client::events::{EventType, Recorder};
-use copepod_client::informer::{BY_CONTROLLER, BY_NAMESPACE, Change, Informer};
+use copepod_client::informer::{Change, Informer};
 use copepod_client::object::{Key, MetaExt, controller_reference, reference};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
-use copepod_client::rest::PatchType;
-use copepod_client::{Client, rest};
+use copepod_client::rest::ResourceType;
 use jiff::Timestamp;
-use serde::de::IgnoredAny;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::plan::{self, Turn};
-use crate::common::expectations::Expectations;
-use crate::common::resources::{DAEMON_SETS, PODS};
-use crate::common::{claim, pods, revisions, selector, slow_start, template};
-use crate::context::{Context, Work, controller_key, enqueue_self};
+use super::refused::Refused;
+use crate::common::pod_control::{PodControl, PodOwner, victims, when_available};
+use crate::common::resources::DAEMON_SETS;
+use crate::common::{revisions, selector, template, writes};
+use crate::context::{Context, Work, enqueue_self};
 use crate::kinds::{ControllerRevision, DaemonSet, Node, Pod};
+
+impl PodOwner for DaemonSet {
+    const RESOURCE: ResourceType = DAEMON_SETS;
+    const KIND: &'static str = "DaemonSet";
+    fn selector(&self) -> LabelSelector {
+        self.spec.selector.clone()
+    }
+}
 
 const NAME: &str = "daemonset-controller";
 /// Pods created in one turn. upstream: daemon_controller.go BurstReplicas
@@ -28,10 +37,10 @@ struct Shell {
     client: Client,
     recorder: Recorder,
     sets: Arc<Informer<DaemonSet>>,
-    pods: Arc<Informer<Pod>>,
+    control: Arc<PodControl<DaemonSet>>,
     nodes: Arc<Informer<Node>>,
     revisions: Arc<Informer<ControllerRevision>>,
-    expectations: Expectations,
+    refused: Refused,
 }
 
 /// Starts the controller.
@@ -40,15 +49,14 @@ pub fn start(context: &Context) -> Work {
         client: context.client.clone(),
         recorder: context.recorder.with_component(NAME),
         sets: context.informer(),
-        pods: context.informer(),
+        control: PodControl::new(context, NAME),
         nodes: context.informer(),
         revisions: context.informer(),
-        expectations: Expectations::default(),
+        refused: Refused::default(),
     });
     let queue = WorkQueue::<Key>::default();
     enqueue_self(&shell.sets, &queue);
-    let (watching, add) = (shell.clone(), queue.clone());
-    shell.pods.on_change(move |change| watching.pod_changed(&change, &add));
+    shell.control.watch(&queue);
     let (sets, add) = (shell.sets.clone(), queue.clone());
     shell.nodes.on_change(move |change| {
         // Heartbeats change no decision.
@@ -68,20 +76,10 @@ pub fn start(context: &Context) -> Work {
 }
 
 impl Shell {
-    fn pod_changed(&self, change: &Change<'_, Pod>, queue: &WorkQueue<Key>) {
-        let pod = change.object();
-        let Some(owner) = controller_key(&**pod, "DaemonSet") else { return };
-        match change {
-            Change::Added(_) if !pod.metadata.deleting() => self.expectations.creation_observed(&owner),
-            Change::Updated(..) if !pod.metadata.deleting() => {}
-            _ => self.expectations.deletion_observed(&owner, pod.metadata.uid()),
-        }
-        queue.add(owner);
-    }
-
     async fn sync(&self, key: &Key) -> Result<Next, kube::Error> {
         let Some(set) = self.sets.get(key) else {
-            self.expectations.forget(key);
+            self.control.forget(key);
+            self.refused.forget(key);
             return Ok(Next::Done);
         };
         let about = reference(&*set);
@@ -98,33 +96,26 @@ impl Shell {
             revisions::current(&self.client, &*set, &set.spec.template, &known, set.status.collision_count)
                 .await?;
         let hash = revisions::hash_of(&current).to_owned();
-        let mine = self.claim(&set).await?;
+        let mine = self.control.claim(&set, |_| true).await?;
         let nodes = self.nodes.list();
         let now = Timestamp::now();
-        if self.expectations.satisfied(key) {
-            let turn = plan::plan(&set, &nodes, &mine, &hash, now);
+        if self.control.has_seen_all(key) {
+            let at = Instant::now();
+            let held = |node: &str| self.refused.left(key, node, at).is_some();
+            let turn = plan::plan(&set, &nodes, &mine, &hash, now, &held);
             self.act(key, &set, &mine, turn, &hash).await?;
         }
         self.clean_up(&set, &known, &mine, &current).await?;
         let status = plan::status(&set, &nodes, &mine, &hash, now);
         if status != set.status {
-            self.write_status(&set, &json!(status)).await?;
+            writes::status(&self.client, &DAEMON_SETS, &*set, &status).await?;
         }
-        let min_ready = set.spec.min_ready_seconds;
-        let next =
-            mine.iter().filter_map(|pod| pods::available_at(pod, min_ready)).filter(|at| *at > now).min();
-        Ok(next.map_or(Next::Done, |at| {
-            Next::After(Duration::try_from(at.duration_since(now)).unwrap_or_default())
-        }))
-    }
-
-    async fn claim(&self, set: &DaemonSet) -> Result<Vec<Arc<Pod>>, kube::Error> {
-        let mut candidates = self.pods.by_index(BY_CONTROLLER, set.metadata.uid());
-        let all = self.pods.by_index(BY_NAMESPACE, MetaExt::namespace(&set.metadata));
-        candidates.extend(
-            all.into_iter().filter(|pod| pod.metadata.controller().is_none() && pods::is_active(pod)),
-        );
-        claim::claim(&self.client, set, &DAEMON_SETS, &set.spec.selector, &PODS, candidates).await
+        let again = when_available(&mine, set.spec.min_ready_seconds, now);
+        Ok(match (again, self.refused.next(key, Instant::now())) {
+            (Next::After(a), Some(b)) => Next::After(a.min(b)),
+            (_, Some(held)) => Next::After(held),
+            (again, None) => again,
+        })
     }
 
     async fn act(
@@ -136,76 +127,25 @@ impl Shell {
         hash: &str,
     ) -> Result<(), kube::Error> {
         let about = reference(set);
-        for (node, pod) in turn.failed {
-            let namespace = MetaExt::namespace(&set.metadata);
+        for (node, pod) in turn.ended {
+            let (namespace, name) = (MetaExt::namespace(&set.metadata), pod.metadata.name());
+            let (kind, reason, word, end) = if pod.status.phase == "Failed" {
+                self.refused.note(key, &node, Instant::now());
+                (EventType::Warning, "FailedDaemonPod", "failed", "kill")
+            } else {
+                (EventType::Normal, "SucceededDaemonPod", "succeeded", "delete")
+            };
             let message =
-                format!("Found failed daemon pod {namespace}/{pod} on node {node}, will try to kill it");
-            self.recorder.event(&about, EventType::Warning, "FailedDaemonPod", message);
+                format!("Found {word} daemon pod {namespace}/{name} on node {node}, will try to {end} it");
+            self.recorder.event(&about, kind, reason, message);
         }
-        let victims: Vec<&Arc<Pod>> =
-            mine.iter().filter(|pod| turn.delete.iter().any(|name| name == pod.metadata.name())).collect();
-        // Creations and deletions are never planned for the same turn of one node, so that one kind is expected at a time.
+        // One kind is expected at a time: creations wait for the turn that the deletions bring.
+        let victims = victims(mine, &turn.delete);
         if !victims.is_empty() {
-            self.expectations.expect_deletions(key, victims.iter().map(|pod| pod.metadata.uid().to_owned()));
-            for pod in victims {
-                self.delete(key, set, pod).await?;
-            }
-            return Ok(());
+            return self.control.delete(key, set, victims).await;
         }
         let nodes = &turn.create[..turn.create.len().min(BURST_MAX)];
-        if nodes.is_empty() {
-            return Ok(());
-        }
-        self.expectations.expect_creations(key, nodes.len() as i64);
-        let (created, error) = slow_start::run(nodes.len(), |at| self.create(set, &nodes[at], hash)).await;
-        for _ in created..nodes.len() {
-            self.expectations.creation_observed(key);
-        }
-        match error {
-            Some(error) if !rest::is_namespace_terminating(&error) => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    async fn create(&self, set: &DaemonSet, node: &str, hash: &str) -> Result<(), kube::Error> {
-        let pod = pod_for(set, node, hash);
-        let about = reference(set);
-        match rest::create::<Value>(&self.client, &PODS, MetaExt::namespace(&set.metadata), &pod).await {
-            Ok(made) => {
-                let message =
-                    format!("Created pod: {}", made["metadata"]["name"].as_str().unwrap_or_default());
-                self.recorder.event(&about, EventType::Normal, "SuccessfulCreate", message);
-                Ok(())
-            }
-            Err(error) => {
-                if !rest::is_namespace_terminating(&error) {
-                    let message = format!("Error creating: {}", rest::message(&error));
-                    self.recorder.event(&about, EventType::Warning, "FailedCreate", message);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    async fn delete(&self, key: &Key, set: &DaemonSet, pod: &Pod) -> Result<(), kube::Error> {
-        let (namespace, name) = (MetaExt::namespace(&pod.metadata), pod.metadata.name());
-        let options = json!({"preconditions": {"uid": pod.metadata.uid}});
-        match rest::delete(&self.client, &PODS, namespace, name, &options).await {
-            Ok(()) => {
-                let about = reference(set);
-                self.recorder.event(
-                    &about,
-                    EventType::Normal,
-                    "SuccessfulDelete",
-                    format!("Deleted pod: {name}"),
-                );
-                Ok(())
-            }
-            Err(error) => {
-                self.expectations.deletion_observed(key, pod.metadata.uid());
-                if rest::is_not_found(&error) { Ok(()) } else { Err(error) }
-            }
-        }
+        self.control.create(key, set, nodes.len(), |at| pod_for(set, &nodes[at], hash)).await
     }
 
     async fn clean_up(
@@ -222,18 +162,6 @@ impl Shell {
             known.iter().filter(|r| hashes.contains(&revisions::hash_of(r))).map(|r| r.metadata.name()),
         );
         revisions::clean_up(&self.client, known, &in_use, set.spec.revision_history_limit.unwrap_or(10)).await
-    }
-
-    async fn write_status(&self, set: &DaemonSet, status: &Value) -> Result<(), kube::Error> {
-        let body = json!({"metadata": {"resourceVersion": set.metadata.resource_version}, "status": status});
-        let (namespace, name) = (MetaExt::namespace(&set.metadata), set.metadata.name());
-        let merge = PatchType::Merge;
-        match rest::patch::<IgnoredAny>(&self.client, &DAEMON_SETS, namespace, name, "status", merge, &body)
-            .await
-        {
-            Err(error) if rest::is_not_found(&error) => Ok(()),
-            other => other.map(drop),
-        }
     }
 }
 

@@ -17,9 +17,9 @@ use super::annotations;
 use super::plan::{self, Action, Observed};
 use super::progress;
 use crate::common::resources::{DEPLOYMENTS, REPLICA_SETS};
-use crate::common::{claim, pods, selector};
+use crate::common::{claim, pods, selector, writes};
 use crate::context::{Context, Work, controller_key, enqueue_controller, enqueue_self};
-use crate::kinds::{Deployment, Pod, ReplicaSet};
+use crate::kinds::{Deployment, DeploymentStatus, Pod, ReplicaSet};
 
 const NAME: &str = "deployment-controller";
 
@@ -104,10 +104,12 @@ impl Shell {
             .collect();
         let observed = Observed { deployment: &deployment, sets: &sets, pods: &pods, now: Timestamp::now() };
         let mut next = Next::Done;
-        for action in plan::plan(&observed) {
+        let actions = plan::plan(&observed);
+        let mut deployment = (*deployment).clone();
+        for action in actions {
             match action {
                 Action::After(delay) => next = Next::After(delay),
-                other => self.act(&deployment, other).await?,
+                other => self.act(&mut deployment, other).await?,
             }
         }
         Ok(next)
@@ -118,71 +120,64 @@ impl Shell {
         let all = self.sets.by_index(BY_NAMESPACE, MetaExt::namespace(&deployment.metadata));
         candidates.extend(all.into_iter().filter(|set| set.metadata.controller().is_none()));
         let wish = &deployment.spec.selector;
-        claim::claim(&self.client, deployment, &DEPLOYMENTS, wish, &REPLICA_SETS, candidates).await
+        claim::Claims::new(&self.client, deployment, &DEPLOYMENTS, &REPLICA_SETS).of(wish, candidates).await
     }
 
-    async fn act(&self, deployment: &Deployment, action: Action) -> Result<(), kube::Error> {
-        let (namespace, name) = (MetaExt::namespace(&deployment.metadata), deployment.metadata.name());
+    /// `deployment` follows what is written, so that a later action of the turn is no conflict with an earlier one.
+    async fn act(&self, deployment: &mut Deployment, action: Action) -> Result<(), kube::Error> {
+        let namespace = MetaExt::namespace(&deployment.metadata).to_owned();
         let client = &self.client;
         match action {
             Action::Create { set, replicas } => self.create(deployment, set, replicas).await,
-            Action::Refresh { name, patch } => rest::patch::<IgnoredAny>(
-                client,
-                &REPLICA_SETS,
-                namespace,
-                &name,
-                "",
-                PatchType::Merge,
-                &patch,
-            )
-            .await
-            .map(drop),
+            Action::Refresh { name, patch } => self.patch_set(&namespace, &name, &patch).await,
             Action::Scale { name, from, to, annotations } => {
                 let patch = json!({ "metadata": { "annotations": annotations }, "spec": { "replicas": to } });
-                rest::patch::<IgnoredAny>(
-                    client,
-                    &REPLICA_SETS,
-                    namespace,
-                    &name,
-                    "",
-                    PatchType::Merge,
-                    &patch,
-                )
-                .await?;
+                self.patch_set(&namespace, &name, &patch).await?;
                 if from != to {
                     let direction = if from < to { "up" } else { "down" };
                     let message = format!("Scaled {direction} replica set {name} from {from} to {to}");
-                    self.recorder.event(
-                        &reference(deployment),
-                        EventType::Normal,
-                        "ScalingReplicaSet",
-                        message,
-                    );
+                    let about = reference(deployment);
+                    self.recorder.event(&about, EventType::Normal, "ScalingReplicaSet", message);
                 }
                 Ok(())
             }
             Action::Delete { name } => {
-                match rest::delete(client, &REPLICA_SETS, namespace, &name, &json!({})).await {
-                    Err(error) if rest::is_not_found(&error) => Ok(()),
-                    other => other,
-                }
+                writes::unless_gone(rest::delete(client, &REPLICA_SETS, &namespace, &name, &json!({})).await)
             }
-            Action::SetRevision(revision) => {
-                let patch = json!({ "metadata": { "annotations": { annotations::REVISION: revision } } });
-                rest::patch::<IgnoredAny>(client, &DEPLOYMENTS, namespace, name, "", PatchType::Merge, &patch)
-                    .await
-                    .map(drop)
-            }
-            Action::Status(status) => self.write_status(deployment, &json!(status)).await,
+            Action::SetRevision(revision) => self.set_revision(deployment, &revision).await,
+            Action::Status(status) => self.write_status(deployment, *status).await,
             Action::After(_) => Ok(()),
         }
     }
 
-    async fn create(&self, deployment: &Deployment, set: Value, replicas: i32) -> Result<(), kube::Error> {
-        let namespace = MetaExt::namespace(&deployment.metadata);
+    async fn patch_set(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), kube::Error> {
+        rest::patch::<IgnoredAny>(&self.client, &REPLICA_SETS, namespace, name, "", PatchType::Merge, patch)
+            .await
+            .map(drop)
+    }
+
+    async fn set_revision(&self, deployment: &mut Deployment, revision: &str) -> Result<(), kube::Error> {
+        let (namespace, name) = (MetaExt::namespace(&deployment.metadata), deployment.metadata.name());
+        // The whole object is sent, as raw JSON: upstream's role lets this controller `update` deployments, not `patch` them.
+        let note = |live: &mut Value| {
+            live["metadata"]["annotations"][annotations::REVISION] = json!(revision);
+            true
+        };
+        let written = rest::edit(&self.client, &DEPLOYMENTS, namespace, name, note).await?;
+        deployment.metadata.resource_version = written.or(deployment.metadata.resource_version.take());
+        Ok(())
+    }
+
+    async fn create(
+        &self,
+        deployment: &mut Deployment,
+        set: Value,
+        replicas: i32,
+    ) -> Result<(), kube::Error> {
+        let namespace = MetaExt::namespace(&deployment.metadata).to_owned();
         let name = set["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let about = reference(deployment);
-        let outcome = match rest::create::<Value>(&self.client, &REPLICA_SETS, namespace, &set).await {
+        let outcome = match rest::create::<Value>(&self.client, &REPLICA_SETS, &namespace, &set).await {
             Ok(_) => {
                 if replicas > 0 {
                     let message = format!("Scaled up replica set {name} from 0 to {replicas}");
@@ -213,7 +208,7 @@ impl Shell {
 
     async fn note_progress(
         &self,
-        deployment: &Deployment,
+        deployment: &mut Deployment,
         condition: crate::kinds::Condition,
     ) -> Result<(), kube::Error> {
         if deployment.spec.progress_deadline_seconds.is_none_or(|seconds| seconds == i32::MAX) {
@@ -222,7 +217,7 @@ impl Shell {
         let mut status = deployment.status.clone();
         progress::set(&mut status.conditions, condition);
         // Lost to another writer: the next turn says the same by what it sees.
-        match self.write_status(deployment, &json!(status)).await {
+        match self.write_status(deployment, status).await {
             Err(error) if rest::is_conflict(&error) => Ok(()),
             other => other,
         }
@@ -232,7 +227,7 @@ impl Shell {
     /// templates have one hash, and the next turn tries another.
     async fn name_taken(
         &self,
-        deployment: &Deployment,
+        deployment: &mut Deployment,
         wanted: &Value,
         name: &str,
         error: kube::Error,
@@ -249,18 +244,23 @@ impl Shell {
         }
         let count = deployment.status.collision_count.unwrap_or(0) + 1;
         tracing::info!(deployment = %deployment.metadata.key(), count, "hash collision, trying another name");
-        self.write_status(deployment, &json!({ "collisionCount": count })).await?;
+        let status = DeploymentStatus { collision_count: Some(count), ..deployment.status.clone() };
+        self.write_status(deployment, status).await?;
         Err(error)
     }
 
-    async fn write_status(&self, deployment: &Deployment, status: &Value) -> Result<(), kube::Error> {
-        let (namespace, name) = (MetaExt::namespace(&deployment.metadata), deployment.metadata.name());
-        let body = json!({ "metadata": { "uid": deployment.metadata.uid }, "status": status });
-        let written: Result<IgnoredAny, _> =
-            rest::patch(&self.client, &DEPLOYMENTS, namespace, name, "status", PatchType::Merge, &body).await;
-        match written {
-            Err(error) if rest::is_not_found(&error) => Ok(()),
-            other => other.map(drop),
+    async fn write_status(
+        &self,
+        deployment: &mut Deployment,
+        status: DeploymentStatus,
+    ) -> Result<(), kube::Error> {
+        match rest::update_status(&self.client, &DEPLOYMENTS, deployment, &status).await {
+            Ok(metadata) => {
+                deployment.metadata = metadata;
+                deployment.status = status;
+                Ok(())
+            }
+            Err(error) => writes::unless_gone(Err(error)),
         }
     }
 }

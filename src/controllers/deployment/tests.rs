@@ -231,7 +231,11 @@ fn a_new_set_carries_hash_revision_and_sizes() {
         "kubectl.kubernetes.io/last-applied-configuration": "{}"}}),
     );
     let found = actions(&web, &[], &[]);
-    let Some(Action::Create { set, replicas: 4 }) = found.first() else { panic!("{found:?}") };
+    let set = match found.first() {
+        Some(Action::Create { set, replicas: 4 }) => Some(set),
+        _ => None,
+    };
+    let set = set.expect("a set of four");
     let hash = set["metadata"]["labels"]["pod-template-hash"].as_str().expect("a hash");
     assert_eq!(set["metadata"]["name"], format!("web-{hash}"));
     assert_eq!(set["spec"]["selector"]["matchLabels"]["pod-template-hash"], hash);

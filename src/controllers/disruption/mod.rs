@@ -13,16 +13,15 @@ use copepod_client::events::{EventType, Recorder};
 use copepod_client::informer::{BY_NAMESPACE, Informer};
 use copepod_client::object::{Key, MetaExt, reference};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
-use copepod_client::rest::{PatchType, ResourceType};
+use copepod_client::rest::ResourceType;
 use copepod_client::{Client, rest};
 use jiff::Timestamp;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::common::resources::{
     DEPLOYMENTS, DISRUPTION_BUDGETS, REPLICA_SETS, REPLICATION_CONTROLLERS, STATEFUL_SETS,
 };
-use crate::common::selector;
+use crate::common::{selector, writes};
 use crate::context::{Context, Work, enqueue_self};
 use crate::kinds::{Budget, Pod};
 
@@ -88,7 +87,7 @@ impl Shell {
             }
         };
         if status != json!(budget.status) {
-            self.write(&budget, &status).await?;
+            writes::status(&self.client, &DISRUPTION_BUDGETS, &*budget, &status).await?;
         }
         Ok(again.map_or(Next::Done, Next::After))
     }
@@ -141,33 +140,6 @@ impl Shell {
             Ok(found) => Ok(Some(found)),
             Err(error) if rest::is_not_found(&error) => Ok(None),
             Err(error) => Err(error),
-        }
-    }
-
-    async fn write(&self, budget: &Budget, status: &Value) -> Result<(), kube::Error> {
-        let mut status = status.clone();
-        for gone in budget.status.disrupted_pods.keys() {
-            if status["disruptedPods"].get(gone).is_none() {
-                status["disruptedPods"][gone] = Value::Null;
-            }
-        }
-        let body =
-            json!({"metadata": {"resourceVersion": budget.metadata.resource_version}, "status": status});
-        let (namespace, name) = (MetaExt::namespace(&budget.metadata), budget.metadata.name());
-        let merge = PatchType::Merge;
-        match rest::patch::<IgnoredAny>(
-            &self.client,
-            &DISRUPTION_BUDGETS,
-            namespace,
-            name,
-            "status",
-            merge,
-            &body,
-        )
-        .await
-        {
-            Err(error) if rest::is_not_found(&error) => Ok(()),
-            other => other.map(drop),
         }
     }
 }

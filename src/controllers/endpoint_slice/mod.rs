@@ -10,18 +10,19 @@ use copepod_client::events::{EventType, Recorder};
 use copepod_client::informer::{BY_NAMESPACE, Informer};
 use copepod_client::object::{Key, MetaExt, controller_reference, join, reference};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
-use copepod_client::rest::PatchType;
 use copepod_client::{Client, rest};
 use serde::de::IgnoredAny;
 use serde_json::json;
 
 use crate::common::resources::ENDPOINT_SLICES;
-use crate::common::services;
+use crate::common::{services, writes};
 use crate::context::{Context, Work, enqueue_self};
 use crate::kinds::{EndpointSlice, Node, Pod, Service};
 use plan::Action;
 
 const NAME: &str = "endpointslice-controller";
+/// Who speaks in events.
+const COMPONENT: &str = "endpoint-slice-controller";
 /// Value of the label that says who keeps a slice.
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -41,7 +42,7 @@ struct Shell {
 pub fn start(context: &Context) -> Work {
     let shell = Arc::new(Shell {
         client: context.client.clone(),
-        recorder: context.recorder.with_component(NAME),
+        recorder: context.recorder.with_component(COMPONENT),
         services: context.informer(),
         pods: context.informer(),
         nodes: context.informer(),
@@ -110,19 +111,15 @@ impl Shell {
                 slice["metadata"]["namespace"] = json!(namespace);
                 rest::create::<IgnoredAny>(&self.client, &ENDPOINT_SLICES, namespace, &slice).await.map(drop)
             }
-            Action::Update { name, content, version } => {
-                let mut body = content;
-                body["metadata"]["resourceVersion"] = json!(version);
-                let merge = PatchType::Merge;
-                rest::patch::<IgnoredAny>(&self.client, &ENDPOINT_SLICES, namespace, &name, "", merge, &body)
+            Action::Update(slice) => {
+                let name = slice["metadata"]["name"].as_str().unwrap_or_default();
+                rest::update::<IgnoredAny>(&self.client, &ENDPOINT_SLICES, namespace, name, "", &slice)
                     .await
                     .map(drop)
             }
             Action::Delete(name) => {
-                match rest::delete(&self.client, &ENDPOINT_SLICES, namespace, &name, &json!({})).await {
-                    Err(error) if rest::is_not_found(&error) => Ok(()),
-                    other => other,
-                }
+                let gone = rest::delete(&self.client, &ENDPOINT_SLICES, namespace, &name, &json!({})).await;
+                writes::unless_gone(gone)
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::kinds::{EndpointSlice, Pod, Service};
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Action {
     Create(Value),
-    Update { name: String, content: Value, version: Option<String> },
+    Update(Value),
     Delete(String),
 }
 
@@ -213,12 +213,12 @@ fn update(
     if known == wanted && as_list(&slice.endpoints) == endpoints && as_list(&slice.ports) == as_list(ports) {
         return None;
     }
-    let mut patched = labels.clone();
-    for (key, _) in known.iter().filter(|(key, _)| !labels.contains_key(key)) {
-        patched.insert(key.clone(), Value::Null);
-    }
-    let content = json!({"metadata": {"labels": patched}, "ports": ports, "endpoints": endpoints});
-    Some(Action::Update { name, content, version: slice.metadata.resource_version.clone() })
+    let mut metadata = slice.metadata.clone();
+    metadata.labels = Some(wanted.into_iter().collect());
+    Some(Action::Update(json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": slice.address_type,
+        "metadata": metadata, "ports": ports, "endpoints": endpoints,
+    })))
 }
 
 #[cfg(test)]
@@ -261,9 +261,10 @@ mod tests {
             .iter()
             .enumerate()
             .map(|(at, action)| match action {
-                Action::Create(content) => slice(&format!("s{at}"), content),
-                other => panic!("{other:?}"),
+                Action::Create(content) => Some(slice(&format!("s{at}"), content)),
+                _ => None,
             })
+            .map(|made| made.expect("only creations"))
             .collect();
         assert_eq!(run(service, pods, &slices, max), [], "settled");
         slices
@@ -292,7 +293,7 @@ mod tests {
         let mut changed = pods.clone();
         changed[0] = pod("p0", "10.1.0.0", 80, false);
         let actions = run(&web, &changed, &slices, 2);
-        assert!(matches!(actions.as_slice(), [Action::Update { .. }]), "one pod, one slice: {actions:?}");
+        assert!(matches!(actions.as_slice(), [Action::Update(_)]), "one pod, one slice: {actions:?}");
 
         let fewer = &pods[..4];
         let gone = run(&web, fewer, &slices, 2);

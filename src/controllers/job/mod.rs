@@ -6,9 +6,12 @@
 //!
 //! upstream: pkg/controller/job/job_controller.go
 
+mod backoff;
 mod indexes;
 mod plan;
+mod policy;
 mod shell;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -19,8 +22,19 @@ pub(crate) const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 /// Label and annotation of a pod of an indexed job.
 pub(crate) const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
+/// Annotations of a pod whose job limits the failures of each index: counted ones before it, and ignored ones.
+pub(crate) const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+pub(crate) const IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
+
+use copepod_client::object::MetaExt as _;
+
 use crate::common::conditions;
-use crate::kinds::Job;
+use crate::kinds::{Job, Pod};
+
+/// The index of a pod.
+pub(crate) fn index_of(pod: &Pod) -> Option<i32> {
+    pod.metadata.annotation(INDEX)?.parse().ok().filter(|index| *index >= 0)
+}
 
 /// Whether a job has ended, and how: `Complete` or `Failed`.
 pub(crate) fn finished(job: &Job) -> Option<&'static str> {

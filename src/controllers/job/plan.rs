@@ -1,333 +1,443 @@
 //! The next step of a job. Pure.
+//!
+//! upstream: pkg/controller/job/job_controller.go syncJob, manageJob, trackJobStatusAndRemoveFinalizers
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use copepod_client::object::MetaExt;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{INDEX, TRACKING, indexes};
+use super::backoff::{Backoff, finished_at};
+use super::indexes::Indexes;
+use super::policy::{self, Failure};
+use super::status;
+use super::{FAILURES, IGNORED_FAILURES, TRACKING, index_of};
 use crate::common::{conditions, pods};
 use crate::kinds::{Condition, Job, JobStatus, Pod};
 
-/// Wait after the first failure. upstream: job_controller.go DefaultJobPodFailureBackOff
-const BACKOFF_BASE: SignedDuration = SignedDuration::from_secs(10);
-/// Longest wait. upstream: job_controller.go MaxJobPodFailureBackOff
-const BACKOFF_MAX: SignedDuration = SignedDuration::from_mins(10);
-/// Pods created in one turn. upstream: job_controller.go MaxPodCreateDeletePerSync
-const CREATIONS_MAX: usize = 500;
-/// Pods listed as uncounted at once. upstream: job_controller.go MaxUncountedPods
-const UNCOUNTED_MAX: usize = 500;
+/// Creations or deletions in one turn. upstream: job_controller.go MaxPodCreateDeletePerSync
+const ACTIONS_MAX: usize = 500;
 
-/// What one turn does.
+/// A pod to be created.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct NewPod {
+    /// Its index, if the job is an indexed one.
+    pub index: Option<i32>,
+    /// Failures of its index before it, counted and ignored ones, if the job limits them.
+    pub failures: Option<(i32, i32)>,
+}
+
+/// What one turn does, in this order.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Turn {
-    /// The status to be written, if it is another one. It is written before anything else is done.
-    pub status: Option<JobStatus>,
-    /// Pods (by name) whose finalizer can go once the status is written.
-    pub untrack: Vec<String>,
-    /// Pods to be created: their index, if the job is an indexed one.
-    pub create: Vec<Option<i32>>,
-    /// Pods to be deleted, by name.
+    /// Pods (by name) to be deleted whose end still counts.
     pub delete: Vec<String>,
+    /// Pods to be let go and deleted: their end is no failure.
+    pub discard: Vec<String>,
+    /// Pods to be created.
+    pub create: Vec<NewPod>,
+    /// The status to be written, if it is another one; it reckons with the actions above.
+    pub status: Option<JobStatus>,
+    /// The numbers of pods as they are, for a status whose actions failed.
+    pub observed: Numbers,
+    /// Pods whose finalizer can go once the status is written.
+    pub untrack: Vec<String>,
     /// Events: reason and message; warnings for failures.
-    pub events: Vec<(bool, &'static str, String)>,
+    pub events: Vec<(bool, String, String)>,
+    /// The failures to remember once the status is written.
+    pub backoff: Backoff,
     /// Another look after this time.
     pub after: Option<Duration>,
 }
 
+/// Pods by what they do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Numbers {
+    /// Neither ended nor being deleted.
+    pub active: i32,
+    /// Those of the active that are ready.
+    pub ready: i32,
+    /// Being deleted and not ended.
+    pub terminating: i32,
+}
+
 /// What is known, worked out once.
-struct View<'a> {
-    job: &'a Job,
-    active: Vec<&'a Arc<Pod>>,
-    ended: Vec<&'a Arc<Pod>>,
-    succeeded_indexes: BTreeSet<i32>,
-    indexed: bool,
-    now: Timestamp,
+pub(super) struct View<'a> {
+    pub job: &'a Job,
+    pub pods: &'a [Arc<Pod>],
+    pub active: Vec<&'a Arc<Pod>>,
+    pub succeeded: i32,
+    pub failed: i32,
+    pub completed_indexes: Indexes,
+    /// Only where the job limits failures by index.
+    pub failed_indexes: Option<Indexes>,
+    /// The last failed pod of an index that waits for its successor: it stays until that one knows of its failures.
+    pub waiting: BTreeMap<i32, &'a Arc<Pod>>,
+    pub now: Timestamp,
 }
 
-/// The index of a pod.
-pub(super) fn index_of(pod: &Pod) -> Option<i32> {
-    pod.metadata.annotation(INDEX)?.parse().ok()
+impl View<'_> {
+    pub(super) fn indexed(&self) -> bool {
+        self.job.spec.completion_mode.as_deref() == Some("Indexed")
+    }
+
+    pub(super) fn completions(&self) -> i32 {
+        self.job.spec.completions.unwrap_or(0)
+    }
+
+    /// Whether a pod that is on its way out holds its place until it has ended.
+    ///
+    /// upstream: job_controller.go onlyReplaceFailedPods
+    fn replaces_only_failed(&self) -> bool {
+        self.job.spec.pod_replacement_policy.as_deref() == Some("Failed")
+            || self.job.spec.pod_failure_policy.is_some()
+    }
+
+    /// upstream: job_controller.go isPodFailed
+    pub(super) fn has_failed(&self, pod: &Pod) -> bool {
+        pod.status.phase == "Failed"
+            || (!self.replaces_only_failed() && pod.metadata.deleting() && pod.status.phase != "Succeeded")
+    }
+
+    /// The index of a pod, if it is one of the job's.
+    pub(super) fn index(&self, pod: &Pod) -> Option<i32> {
+        index_of(pod).filter(|index| *index < self.completions())
+    }
+
+    /// Whether a pod counts at all: one of an indexed job must have a good index.
+    pub(super) fn counts(&self, pod: &Pod) -> bool {
+        !self.indexed() || self.index(pod).is_some()
+    }
 }
 
-fn tracked(pod: &Pod) -> bool {
+pub(super) fn is_tracked(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == TRACKING)
 }
 
-/// Whether a pod has ended for the job: deleted ones count as failed.
-fn has_failed(pod: &Pod) -> bool {
-    pod.status.phase == "Failed" || (pod.metadata.deleting() && pod.status.phase != "Succeeded")
+fn names<'a>(pods: impl IntoIterator<Item = &'a Arc<Pod>>) -> Vec<String> {
+    pods.into_iter().map(|pod| pod.metadata.name().to_owned()).collect()
 }
 
-/// `ready_to_act` is false while earlier creations and deletions have not been seen.
-pub(super) fn plan(job: &Job, all: &[Arc<Pod>], ready_to_act: bool, now: Timestamp) -> Turn {
-    let indexed = job.spec.completion_mode.as_deref() == Some("Indexed");
-    let mut view = View {
-        job,
-        active: all.iter().filter(|pod| pods::is_active(pod)).collect(),
-        ended: all.iter().filter(|pod| !pods::is_active(pod)).collect(),
-        succeeded_indexes: indexes::parse(job.status.completed_indexes.as_deref().unwrap_or_default()),
-        indexed,
-        now,
-    };
-    let mut turn = Turn::default();
-    let mut status = job.status.clone();
+/// `seen_all` is false while earlier creations and deletions have not been seen.
+pub(super) fn plan(job: &Job, all: &[Arc<Pod>], seen_all: bool, backoff: &Backoff, now: Timestamp) -> Turn {
+    let mut turn = Turn { backoff: backoff.clone(), ..Turn::default() };
     if super::finished(job).is_some() {
         // Whatever is still marked is let go.
-        turn.untrack =
-            all.iter().filter(|pod| tracked(pod)).map(|pod| pod.metadata.name().to_owned()).collect();
+        turn.untrack = names(all.iter().filter(|pod| is_tracked(pod)));
         return turn;
     }
-    let suspended = job.spec.suspend;
-    if status.start_time.is_none() && !suspended {
+    let mut status = job.status.clone();
+    status::settle(&mut status, all);
+    if status.start_time.is_none() && !job.spec.suspend {
         status.start_time = Some(conditions::second(now));
     }
-    count(&mut view, &mut status, &mut turn);
+    let mut view = View {
+        job,
+        pods: all,
+        active: all.iter().filter(|pod| pods::is_active(pod)).collect(),
+        succeeded: 0,
+        failed: 0,
+        completed_indexes: Indexes::default(),
+        failed_indexes: None,
+        waiting: BTreeMap::new(),
+        now,
+    };
+    count(&mut view, &status, &mut turn);
+    turn.observed = numbers(&view);
+    let mut after = turn.observed;
 
-    let failure = failure(&view, &status);
-    let ending = conditions::is_true(&status.conditions, "FailureTarget")
-        || conditions::is_true(&status.conditions, "SuccessCriteriaMet");
-    if let Some((reason, message)) = failure.filter(|_| !ending) {
-        status.conditions.push(condition("FailureTarget", "True", reason, message, now));
-    }
-    let failed = conditions::is_true(&status.conditions, "FailureTarget");
-    if failed {
-        turn.delete = view.active.iter().map(|pod| pod.metadata.name().to_owned()).collect();
-    } else if suspended {
-        suspend(&view, &mut status, &mut turn);
+    let mut verdict = verdict(&view, &status);
+    if verdict.is_some() {
+        turn.delete = names(view.active.iter().copied());
+        after = Numbers { active: 0, ready: 0, terminating: after.terminating + after.active };
+        // Pods that have not been seen yet may still be missing here.
+        verdict = verdict.filter(|_| seen_all);
     } else {
-        resume(&mut status, &mut turn, now);
-        if !is_complete(&view, &status) && ready_to_act {
-            manage(&view, &status, &mut turn);
+        let acts = seen_all && !job.metadata.deleting();
+        if acts {
+            after = manage(&view, after, &mut turn);
+        }
+        verdict = completion(&view, after.active);
+        if verdict.is_none() && acts {
+            status::suspension(&view, &mut status, &mut turn);
         }
     }
-    end(&view, &mut status, &mut turn, failed);
-    finish(&view, status, turn)
-}
-
-/// Lists ended pods, and counts those whose finalizer is off.
-///
-/// upstream: job_controller.go trackJobStatusAndRemoveFinalizers
-fn count(view: &mut View<'_>, status: &mut JobStatus, turn: &mut Turn) {
-    let marked: BTreeSet<String> =
-        view.ended.iter().filter(|pod| tracked(pod)).map(|pod| pod.metadata.uid().to_owned()).collect();
-    let settle = |uids: &mut Vec<String>| {
-        let before = uids.len();
-        uids.retain(|uid| marked.contains(uid));
-        (before - uids.len()) as i32
-    };
-    let succeeded = settle(&mut status.uncounted_terminated_pods.succeeded);
-    if !view.indexed {
-        status.succeeded += succeeded;
-    }
-    status.failed += settle(&mut status.uncounted_terminated_pods.failed);
-    for pod in view.ended.iter().filter(|pod| tracked(pod)) {
-        let uid = pod.metadata.uid().to_owned();
-        let uncounted = &mut status.uncounted_terminated_pods;
-        let known = uncounted.succeeded.contains(&uid) || uncounted.failed.contains(&uid);
-        let room = uncounted.succeeded.len() + uncounted.failed.len() < UNCOUNTED_MAX;
-        if !known && !room {
-            continue;
-        }
-        if pod.status.phase == "Succeeded" {
-            if view.indexed {
-                // An index is counted by being in the set; a second success of it is nothing new.
-                let wanted = 0..view.job.spec.completions.unwrap_or(0);
-                view.succeeded_indexes.extend(index_of(pod).filter(|index| wanted.contains(index)));
-            } else if !known {
-                uncounted.succeeded.push(uid);
-            }
-        } else if has_failed(pod) {
-            if !known {
-                uncounted.failed.push(uid);
-            }
-        } else {
-            continue;
-        }
-        turn.untrack.push(pod.metadata.name().to_owned());
-    }
-    if view.indexed {
-        status.completed_indexes = Some(indexes::format(&view.succeeded_indexes));
-        status.succeeded = view.succeeded_indexes.len() as i32;
-    }
-}
-
-fn all_failed(status: &JobStatus) -> i32 {
-    status.failed + status.uncounted_terminated_pods.failed.len() as i32
-}
-
-fn all_succeeded(status: &JobStatus) -> i32 {
-    status.succeeded + status.uncounted_terminated_pods.succeeded.len() as i32
-}
-
-/// Why the job has failed, if it has. upstream: job_controller.go syncJob
-fn failure(view: &View<'_>, status: &JobStatus) -> Option<(&'static str, &'static str)> {
-    let spec = &view.job.spec;
-    let limit = spec.backoff_limit.unwrap_or(6);
-    let restarts: i32 = if spec.template.0["spec"]["restartPolicy"] == "OnFailure" {
-        let of = |pod: &&Arc<Pod>| -> i32 {
-            let own = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
-            own.map(|container| container.restart_count).sum()
-        };
-        view.active.iter().map(of).sum()
-    } else {
-        0
-    };
-    let past_restarts = if limit == 0 { restarts > 0 } else { restarts >= limit };
-    if all_failed(status) > limit || (restarts > 0 && past_restarts) {
-        return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit"));
-    }
-    let deadline = spec.active_deadline_seconds.filter(|_| !spec.suspend).map(SignedDuration::from_secs)?;
-    let started = status.start_time.as_ref()?.0;
-    let late = view.now.duration_since(started) >= deadline;
-    late.then_some(("DeadlineExceeded", "Job was active longer than specified deadline"))
-}
-
-fn is_complete(view: &View<'_>, status: &JobStatus) -> bool {
-    match view.job.spec.completions {
-        // Without a number one success is enough, once the others have ended.
-        None => all_succeeded(status) > 0 && view.active.is_empty(),
-        Some(wanted) => all_succeeded(status) >= wanted,
-    }
-}
-
-fn suspend(view: &View<'_>, status: &mut JobStatus, turn: &mut Turn) {
-    turn.delete = view.active.iter().map(|pod| pod.metadata.name().to_owned()).collect();
-    if !conditions::is_true(&status.conditions, "Suspended") {
-        conditions::remove(&mut status.conditions, "Suspended");
-        status.conditions.push(condition("Suspended", "True", "JobSuspended", "Job suspended", view.now));
-        turn.events.push((false, "Suspended", "Job suspended".into()));
-    }
-    status.start_time = None;
-}
-
-fn resume(status: &mut JobStatus, turn: &mut Turn, now: Timestamp) {
-    if conditions::is_true(&status.conditions, "Suspended") {
-        conditions::remove(&mut status.conditions, "Suspended");
-        status.conditions.push(condition("Suspended", "False", "JobResumed", "Job resumed", now));
-        status.start_time = Some(conditions::second(now));
-        turn.events.push((false, "Resumed", "Job resumed".into()));
-    }
-}
-
-/// Creates what is missing and deletes what is too much. upstream: job_controller.go manageJob
-fn manage(view: &View<'_>, status: &JobStatus, turn: &mut Turn) {
-    let spec = &view.job.spec;
-    let parallelism = spec.parallelism.unwrap_or(1).max(0);
-    let active = view.active.len() as i32;
-    let wanted = match spec.completions {
-        None if all_succeeded(status) > 0 => active,
-        None => parallelism,
-        Some(completions) => (completions - all_succeeded(status)).clamp(0, parallelism),
-    };
-    if active > wanted {
-        let excess = (active - wanted) as usize;
-        let none = std::collections::HashMap::new();
-        let active = view.active.iter().map(|pod| pod.as_ref());
-        let chosen = pods::choose_to_delete(active, &none, excess, view.now);
-        turn.delete = chosen.into_iter().map(|pod| pod.metadata.name().to_owned()).collect();
-        return;
-    }
-    // Pods that are on their way out still hold their place.
-    let terminating = view.ended.iter().filter(|pod| pods::is_terminating(pod)).count() as i32;
-    let missing = (wanted - active - terminating).max(0);
-    if missing == 0 {
-        return;
-    }
-    if let Some(wait) = backoff(view) {
-        turn.after = Some(wait);
-        return;
-    }
-    let missing = (missing as usize).min(CREATIONS_MAX);
-    turn.create = if view.indexed {
-        let running: BTreeSet<i32> = view
-            .active
-            .iter()
-            .chain(&view.ended)
-            .filter(|p| !pods::is_finished(p))
-            .filter_map(|p| index_of(p))
-            .collect();
-        let free = (0..spec.completions.unwrap_or(0))
-            .filter(|index| !view.succeeded_indexes.contains(index) && !running.contains(index));
-        free.take(missing).map(Some).collect()
-    } else {
-        vec![None; missing]
-    };
-}
-
-/// How long to wait after failures that no success has followed. upstream: pkg/controller/job/backoff_utils.go
-fn backoff(view: &View<'_>) -> Option<Duration> {
-    let ended_at = |pod: &Pod| {
-        let states = pod.status.container_statuses.iter().filter_map(|container| {
-            container.state["terminated"]["finishedAt"].as_str().and_then(|at| at.parse::<Timestamp>().ok())
-        });
-        let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
-        states.max().or(deleted).or(pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
-    };
-    let last_success =
-        view.ended.iter().filter(|pod| pod.status.phase == "Succeeded").filter_map(|pod| ended_at(pod)).max();
-    let failures: Vec<Timestamp> = view
-        .ended
-        .iter()
-        .filter(|pod| pod.status.phase == "Failed")
-        .filter_map(|pod| ended_at(pod))
-        .filter(|at| last_success.is_none_or(|success| *at > success))
-        .collect();
-    let last = failures.iter().max()?;
-    let doublings = (failures.len() as u32 - 1).min(16);
-    let wait = (BACKOFF_BASE * (1i32 << doublings)).min(BACKOFF_MAX);
-    let left = wait - view.now.duration_since(*last);
-    Duration::try_from(left).ok().filter(|left| !left.is_zero())
-}
-
-/// The last conditions are set when no pod runs any more and every end is counted.
-fn end(view: &View<'_>, status: &mut JobStatus, turn: &mut Turn, failed: bool) {
-    if !failed && is_complete(view, status) && !view.job.spec.suspend {
-        let (reason, message) = ("CompletionsReached", "Reached expected number of succeeded pods");
-        if !conditions::is_true(&status.conditions, "SuccessCriteriaMet") {
-            status.conditions.push(condition("SuccessCriteriaMet", "True", reason, message, view.now));
-        }
-        // An index, or more successes than asked for, may leave pods behind.
-        turn.delete = view.active.iter().map(|pod| pod.metadata.name().to_owned()).collect();
-    }
-    let still_there = view.ended.iter().any(|pod| pods::is_terminating(pod)) || !view.active.is_empty();
-    let uncounted = &status.uncounted_terminated_pods;
-    let counting = !uncounted.succeeded.is_empty() || !uncounted.failed.is_empty();
-    if still_there || counting {
-        return;
-    }
-    if conditions::is_true(&status.conditions, "SuccessCriteriaMet") {
-        let (reason, message) = ("CompletionsReached", "Reached expected number of succeeded pods");
-        status.conditions.push(condition("Complete", "True", reason, message, view.now));
-        status.completion_time = Some(conditions::second(view.now));
-        turn.events.push((false, "Completed", "Job completed".into()));
-    } else if let Some(target) = conditions::find(&status.conditions, "FailureTarget").cloned() {
-        status.conditions.push(condition("Failed", "True", &target.reason, &target.message, view.now));
-        let reason =
-            if target.reason == "DeadlineExceeded" { "DeadlineExceeded" } else { "BackoffLimitExceeded" };
-        turn.events.push((true, reason, target.message));
-    }
-}
-
-fn finish(view: &View<'_>, mut status: JobStatus, mut turn: Turn) -> Turn {
-    status.active = view.active.len() as i32;
-    status.ready = view.active.iter().filter(|pod| pods::is_ready(pod)).count() as i32;
-    status.terminating = view.ended.iter().filter(|pod| pods::is_terminating(pod)).count() as i32;
-    if turn.after.is_none()
-        && let (Some(seconds), Some(start)) = (view.job.spec.active_deadline_seconds, &status.start_time)
-    {
-        let left = SignedDuration::from_secs(seconds) - view.now.duration_since(start.0);
-        turn.after = Duration::try_from(left).ok();
-    }
-    turn.status = (status != view.job.status).then_some(status);
+    status.active = after.active;
+    status.ready = Some(after.ready);
+    status.terminating = Some(after.terminating);
+    status::track(&view, verdict, &mut status, &mut turn);
+    turn.after = turn.after.into_iter().chain(deadline(&view, &status)).min();
+    turn.status = (status != job.status).then_some(status);
     turn
 }
 
-fn condition(kind: &str, status: &str, reason: &str, message: &str, now: Timestamp) -> Condition {
-    let now = conditions::second(now);
-    let mut condition = conditions::new(kind, status, reason, message, now.0);
-    condition.last_probe_time = Some(now);
-    condition
+fn numbers(view: &View<'_>) -> Numbers {
+    Numbers {
+        active: view.active.len() as i32,
+        ready: view.active.iter().filter(|pod| pods::is_ready(pod)).count() as i32,
+        terminating: view.pods.iter().filter(|pod| pods::is_terminating(pod)).count() as i32,
+    }
+}
+
+/// Successes and failures so far, those included that are not in the status yet.
+fn count(view: &mut View<'_>, status: &JobStatus, turn: &mut Turn) {
+    let (job, uncounted) = (view.job, &status.uncounted_terminated_pods);
+    let fresh = |listed: &[String], pod: &Pod| {
+        is_tracked(pod) && view.counts(pod) && !listed.iter().any(|uid| uid == pod.metadata.uid())
+    };
+    let of = |listed: &[String], ended: &dyn Fn(&Pod) -> bool| -> Vec<&Pod> {
+        view.pods.iter().map(|pod| &**pod).filter(|pod| fresh(listed, pod) && ended(pod)).collect()
+    };
+    let succeeded = of(&uncounted.succeeded, &|pod| pod.status.phase == "Succeeded");
+    let failed = of(&uncounted.failed, &|pod| view.has_failed(pod));
+    let counted = failed.iter().filter(|pod| policy::of_failed(job, pod).counts()).count();
+    turn.backoff = turn.backoff.with(&succeeded, &failed);
+    let (new_successes, listed) = (succeeded.len(), uncounted.succeeded.len());
+    view.failed = status.failed + (counted + uncounted.failed.len()) as i32;
+    view.succeeded = status.succeeded + (new_successes + listed) as i32;
+    if !view.indexed() {
+        return;
+    }
+    let completions = view.completions();
+    let known = Indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), completions);
+    let ended = view.pods.iter().filter(|pod| pod.status.phase == "Succeeded" && is_tracked(pod));
+    view.completed_indexes = known.union(&ended.filter_map(|pod| view.index(pod)).collect());
+    view.succeeded = view.completed_indexes.len();
+    if let Some(limit) = job.spec.backoff_limit_per_index {
+        let known = Indexes::parse(status.failed_indexes.as_deref().unwrap_or_default(), completions);
+        let given_up = view.pods.iter().filter(|pod| is_tracked(pod) && gives_up(view, pod, limit));
+        view.failed_indexes = Some(known.union(&given_up.filter_map(|pod| view.index(pod)).collect()));
+        view.waiting = waiting(view);
+    }
+}
+
+/// Whether the failure of a pod is the last that its index may have. upstream: indexed_job_utils.go isIndexFailed
+fn gives_up(view: &View<'_>, pod: &Pod, limit: i32) -> bool {
+    view.has_failed(pod)
+        && match policy::of_failed(view.job, pod) {
+            Failure::FailsIndex => true,
+            failure => failure.counts() && annotated(pod, FAILURES) >= limit,
+        }
+}
+
+/// A number that an annotation carries; 0 if it carries none.
+fn annotated(pod: &Pod, name: &str) -> i32 {
+    pod.metadata.annotation(name).and_then(|text| text.parse().ok()).filter(|n| *n >= 0).unwrap_or(0)
+}
+
+/// Failures of a pod's index before it, counted or not.
+fn failures_before(pod: &Pod) -> i32 {
+    annotated(pod, FAILURES).saturating_add(annotated(pod, IGNORED_FAILURES))
+}
+
+/// upstream: indexed_job_utils.go getPodsWithDelayedDeletionPerIndex
+fn waiting<'a>(view: &View<'a>) -> BTreeMap<i32, &'a Arc<Pod>> {
+    let mut waiting: BTreeMap<i32, &Arc<Pod>> = BTreeMap::new();
+    let running: Indexes = view.active.iter().filter_map(|pod| view.index(pod)).collect();
+    for pod in view.pods.iter().filter(|pod| is_tracked(pod) && view.has_failed(pod)) {
+        let Some(index) = view.index(pod) else { continue };
+        let given_up = view.failed_indexes.as_ref().is_some_and(|failed| failed.has(index));
+        if given_up || view.completed_indexes.has(index) || running.has(index) {
+            continue;
+        }
+        let later = waiting.get(&index).is_none_or(|known| {
+            failures_before(known) <= failures_before(pod) && finished_at(known) <= finished_at(pod)
+        });
+        if later {
+            waiting.insert(index, pod);
+        }
+    }
+    waiting
+}
+
+/// Whether the job is at its end, and why: the condition that says so first.
+fn verdict(view: &View<'_>, status: &JobStatus) -> Option<Condition> {
+    let there =
+        |kind: &str| conditions::find(&status.conditions, kind).filter(|c| c.status == "True").cloned();
+    there("SuccessCriteriaMet").or_else(|| there("FailureTarget")).or_else(|| {
+        let failed = failure(view, status);
+        let failed = failed
+            .map(|(reason, message)| status::condition("FailureTarget", "True", reason, &message, view.now));
+        failed.or_else(|| {
+            let rules = view.job.spec.success_policy.as_ref().filter(|_| view.indexed())?;
+            let message = policy::success(&rules.rules, view.completions(), &view.completed_indexes)?;
+            Some(status::condition("SuccessCriteriaMet", "True", "SuccessPolicy", &message, view.now))
+        })
+    })
+}
+
+fn failure(view: &View<'_>, status: &JobStatus) -> Option<(&'static str, String)> {
+    let spec = &view.job.spec;
+    let fails_job =
+        view.pods.iter().filter(|pod| view.has_failed(pod)).find_map(|pod| {
+            match policy::of_failed(view.job, pod) {
+                Failure::FailsJob(message) => Some(message),
+                _ => None,
+            }
+        });
+    if let Some(message) = fails_job {
+        return Some(("PodFailurePolicy", message));
+    }
+    if view.failed > spec.backoff_limit.unwrap_or(6) || too_many_restarts(view) {
+        return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit".into()));
+    }
+    let age = status.start_time.as_ref().map(|start| view.now.duration_since(start.0));
+    let allowed = spec.active_deadline_seconds.filter(|_| !spec.suspend).map(SignedDuration::from_secs);
+    if age.zip(allowed).is_some_and(|(age, allowed)| age >= allowed) {
+        return Some(("DeadlineExceeded", "Job was active longer than specified deadline".into()));
+    }
+    let failed = view.failed_indexes.as_ref().map_or(0, Indexes::len);
+    if spec.max_failed_indexes.is_some_and(|most| failed > most) {
+        let message = "Job has exceeded the specified maximal number of failed indexes";
+        return Some(("MaxFailedIndexesExceeded", message.into()));
+    }
+    let all_over = failed > 0 && failed + view.completed_indexes.len() >= view.completions();
+    all_over.then(|| ("FailedIndexes", "Job has failed indexes".into()))
+}
+
+/// Containers that are restarted in their pod count by their restarts. upstream: pastBackoffLimitOnFailure
+fn too_many_restarts(view: &View<'_>) -> bool {
+    if view.job.spec.template.0["spec"]["restartPolicy"] != "OnFailure" {
+        return false;
+    }
+    let alive = view.pods.iter().filter(|pod| matches!(pod.status.phase.as_str(), "Running" | "Pending"));
+    let restarts: i32 = alive
+        .flat_map(|pod| pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses))
+        .map(|container| container.restart_count)
+        .sum();
+    let limit = view.job.spec.backoff_limit.unwrap_or(6);
+    if limit == 0 { restarts > 0 } else { restarts >= limit }
+}
+
+/// Whether all that is wanted is there, once the turn's actions are done.
+fn completion(view: &View<'_>, active: i32) -> Option<Condition> {
+    let enough = match view.job.spec.completions {
+        // Without a number one success is enough, once the others have ended.
+        None => view.succeeded > 0,
+        Some(wanted) => view.succeeded >= wanted,
+    };
+    (enough && active == 0).then(|| {
+        let message = "Reached expected number of succeeded pods";
+        status::condition("SuccessCriteriaMet", "True", "CompletionsReached", message, view.now)
+    })
+}
+
+/// Creates what is missing, or deletes what is too much; returns the numbers of pods after that.
+fn manage(view: &View<'_>, before: Numbers, turn: &mut Turn) -> Numbers {
+    let spec = &view.job.spec;
+    let parallelism = spec.parallelism.unwrap_or(1).max(0);
+    let wanted = match spec.completions {
+        _ if spec.suspend => 0,
+        None if view.succeeded > 0 => before.active,
+        None => parallelism,
+        Some(completions) => (completions - view.succeeded).clamp(0, parallelism),
+    };
+    let too_many = too_many(view, usize::try_from(before.active - wanted).unwrap_or(0));
+    if !too_many.is_empty() {
+        let gone = too_many.len() as i32;
+        let ready = too_many.iter().filter(|pod| pods::is_ready(pod)).count() as i32;
+        turn.discard = too_many.iter().map(|pod| pod.metadata.name().to_owned()).collect();
+        return Numbers {
+            active: before.active - gone,
+            ready: before.ready - ready,
+            terminating: before.terminating + gone,
+        };
+    }
+    let leaving = if view.replaces_only_failed() { before.terminating } else { 0 };
+    let missing = usize::try_from(wanted - before.active - leaving).unwrap_or(0).min(ACTIONS_MAX);
+    if missing > 0 && !spec.suspend {
+        create(view, missing, turn);
+    }
+    Numbers { active: before.active + turn.create.len() as i32, ..before }
+}
+
+fn create(view: &View<'_>, missing: usize, turn: &mut Turn) {
+    let by_index = view.job.spec.backoff_limit_per_index.is_some();
+    if !by_index && let Some(wait) = turn.backoff.remaining(view.now) {
+        turn.after = Some(wait);
+        return;
+    }
+    if !view.indexed() {
+        turn.create = vec![NewPod::default(); missing];
+        return;
+    }
+    for index in free_indexes(view, missing) {
+        let before = view.waiting.get(&index);
+        let wait = before.and_then(|pod| {
+            let failures = failures_before(pod).saturating_add(1);
+            Backoff::of_index(failures, pod).remaining(view.now)
+        });
+        match wait {
+            Some(wait) => turn.after = turn.after.into_iter().chain([wait]).min(),
+            None => {
+                let failures = by_index.then(|| before.map_or((0, 0), |pod| failures_with(view.job, pod)));
+                turn.create.push(NewPod { index: Some(index), failures });
+            }
+        }
+    }
+}
+
+/// The failures of an index, those of this pod included. upstream: indexed_job_utils.go getNewIndexFailureCounts
+fn failures_with(job: &Job, pod: &Pod) -> (i32, i32) {
+    let (counted, ignored) = (annotated(pod, FAILURES), annotated(pod, IGNORED_FAILURES));
+    if policy::of_failed(job, pod).counts() {
+        (counted.saturating_add(1), ignored)
+    } else {
+        (counted, ignored.saturating_add(1))
+    }
+}
+
+/// upstream: indexed_job_utils.go firstPendingIndexes
+fn free_indexes(view: &View<'_>, count: usize) -> Vec<i32> {
+    let mut taken: Indexes = view.active.iter().filter_map(|pod| index_of(pod)).collect();
+    if view.replaces_only_failed() {
+        let leaving = view.pods.iter().filter(|pod| pods::is_terminating(pod));
+        taken = taken.union(&leaving.filter_map(|pod| index_of(pod)).collect());
+    }
+    taken = taken.union(&view.completed_indexes);
+    if let Some(failed) = &view.failed_indexes {
+        taken = taken.union(failed);
+    }
+    taken.missing(count, view.completions())
+}
+
+/// At least so many active pods: first those that no index or a wrong one makes useless, then the least useful.
+///
+/// upstream: job_controller.go activePodsForRemoval
+fn too_many<'a>(view: &View<'a>, at_least: usize) -> Vec<&'a Pod> {
+    let least = |pods: Vec<&'a Pod>, count: usize| {
+        pods::choose_to_delete(pods, &std::collections::HashMap::new(), count, view.now)
+    };
+    let mut left: Vec<&'a Pod> = view.active.iter().map(|pod| &***pod).collect();
+    let mut gone: Vec<&'a Pod> = Vec::new();
+    if view.indexed() {
+        let mut by_index: BTreeMap<Option<i32>, Vec<&'a Pod>> = BTreeMap::new();
+        for pod in left {
+            by_index.entry(view.index(pod)).or_default().push(pod);
+        }
+        gone.extend(by_index.remove(&None).unwrap_or_default());
+        left = Vec::new();
+        for same in by_index.into_values() {
+            let surplus = least(same.clone(), same.len() - 1);
+            left.extend(same.iter().filter(|pod| !surplus.iter().any(|other| std::ptr::eq(*other, **pod))));
+            gone.extend(surplus);
+        }
+    }
+    if gone.len() < at_least {
+        gone.extend(least(left, at_least - gone.len()));
+    }
+    // All pods of a suspended job go at once.
+    if !view.job.spec.suspend {
+        gone.truncate(ACTIONS_MAX);
+    }
+    gone
+}
+
+/// When the job has been active for too long.
+fn deadline(view: &View<'_>, status: &JobStatus) -> Option<Duration> {
+    let seconds = view.job.spec.active_deadline_seconds.filter(|_| !view.job.spec.suspend)?;
+    let age = view.now.duration_since(status.start_time.as_ref()?.0);
+    Duration::try_from(SignedDuration::from_secs(seconds) - age).ok()
 }

@@ -11,13 +11,13 @@ use std::time::Duration;
 use copepod_client::informer::{Change, Informer};
 use copepod_client::object::{Key, MetaExt};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
-use copepod_client::rest::PatchType;
 use copepod_client::{Client, rest};
 use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::common::resources::NAMESPACES;
+use crate::common::writes;
 use crate::context::{Context, Work};
 use crate::kinds::{Namespace, Pod};
 
@@ -80,14 +80,8 @@ async fn sync(client: &Client, namespace: &Namespace) -> Result<Next, kube::Erro
     let found = content::delete_all(client, name).await?;
     let conditions = plan::conditions(&namespace.status.conditions, &found, Timestamp::now());
     if conditions != namespace.status.conditions || namespace.status.phase != "Terminating" {
-        let body = json!({"metadata": {"uid": namespace.metadata.uid},
-            "status": {"phase": "Terminating", "conditions": conditions}});
-        let written: Result<IgnoredAny, _> =
-            rest::patch(client, &NAMESPACES, "", name, "status", PatchType::Merge, &body).await;
-        match written {
-            Err(error) if rest::is_not_found(&error) => return Ok(Next::Done),
-            other => drop(other?),
-        }
+        let status = json!({"phase": "Terminating", "conditions": conditions});
+        writes::status(client, &NAMESPACES, namespace, &status).await?;
     }
     if found.is_empty() {
         return finalize(client, name).await.map(|()| Next::Done);
@@ -107,8 +101,5 @@ async fn finalize(client: &Client, name: &str) -> Result<(), kube::Error> {
         rest::update::<IgnoredAny>(client, &NAMESPACES, "", name, "finalize", &live).await.map(drop)
     })
     .await;
-    match result {
-        Err(error) if rest::is_not_found(&error) => Ok(()),
-        other => other,
-    }
+    writes::unless_gone(result)
 }

@@ -8,18 +8,17 @@ use copepod_client::events::{EventType, Recorder};
 use copepod_client::informer::Informer;
 use copepod_client::object::{Key, MetaExt, reference};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
-use copepod_client::rest::PatchType;
 use copepod_client::{Client, rest};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::monitor::BY_NODE;
 use super::plan;
-use crate::common::conditions::second;
+use crate::common::conditions::{self, second};
 use crate::common::resources::PODS;
+use crate::common::writes;
 use crate::context::{Context, Work};
 use crate::kinds::{Node, Pod};
 
@@ -99,21 +98,11 @@ impl Shell {
         let (namespace, name) = (MetaExt::namespace(&pod.metadata), pod.metadata.name());
         let message = format!("Marking for deletion Pod {namespace}/{name}");
         self.recorder.event(&reference(pod), EventType::Normal, "TaintManagerEviction", message);
-        let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
-            "message": "Taint manager: deleting due to NoExecute taint",
-            "lastProbeTime": null, "lastTransitionTime": second(Timestamp::now())});
-        let body = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
-        let strategic = PatchType::Strategic;
-        match rest::patch::<IgnoredAny>(&self.client, &PODS, namespace, name, "status", strategic, &body)
-            .await
-        {
-            Err(error) if rest::is_not_found(&error) => return Ok(()),
-            other => drop(other?),
-        }
+        let now = second(Timestamp::now()).0;
+        let text = "Taint manager: deleting due to NoExecute taint";
+        let condition = conditions::new("DisruptionTarget", "True", "DeletionByTaintManager", text, now);
+        writes::pod_status(&self.client, pod, None, Some(&condition)).await?;
         let options = json!({"preconditions": {"uid": pod.metadata.uid}});
-        match rest::delete(&self.client, &PODS, namespace, name, &options).await {
-            Err(error) if rest::is_not_found(&error) => Ok(()),
-            other => other,
-        }
+        writes::unless_gone(rest::delete(&self.client, &PODS, namespace, name, &options).await)
     }
 }

@@ -19,9 +19,9 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::plan;
-use crate::common::conditions::second;
-use crate::common::pods;
-use crate::common::resources::{NODES, PODS};
+use crate::common::conditions::{self, second};
+use crate::common::resources::NODES;
+use crate::common::{pods, writes};
 use crate::context::{Context, Work, enqueue_self};
 use crate::kinds::{Lease, Node, Pod};
 
@@ -171,7 +171,7 @@ impl Shell {
             KUBELET_CONDITIONS.iter().map(|kind| unknown(&node.status.conditions, kind, &now)).collect();
         let body = json!({"status": {"conditions": conditions}});
         let name = node.metadata.name();
-        ignore_gone(
+        writes::unless_gone(
             rest::patch::<IgnoredAny>(&self.client, &NODES, "", name, "status", PatchType::Strategic, &body)
                 .await
                 .map(drop),
@@ -192,7 +192,7 @@ impl Shell {
         let Some(taints) = plan::taints(node, make) else { return Ok(()) };
         let body = json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints}});
         let name = node.metadata.name();
-        ignore_gone(
+        writes::unless_gone(
             rest::patch::<IgnoredAny>(&self.client, &NODES, "", name, "", PatchType::Merge, &body)
                 .await
                 .map(drop),
@@ -207,23 +207,12 @@ impl Shell {
             if !pods::is_ready(&pod) {
                 continue;
             }
-            let condition = json!({"type": "Ready", "status": "False",
-                "lastTransitionTime": second(Timestamp::now()), "lastProbeTime": null});
-            let body = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
-            let (namespace, name) = (MetaExt::namespace(&pod.metadata), pod.metadata.name());
-            ignore_gone(
-                rest::patch::<IgnoredAny>(
-                    &self.client,
-                    &PODS,
-                    namespace,
-                    name,
-                    "status",
-                    PatchType::Strategic,
-                    &body,
-                )
-                .await
-                .map(drop),
-            )?;
+            let now = second(Timestamp::now());
+            let mut condition =
+                conditions::find(&pod.status.conditions, "Ready").cloned().unwrap_or_default();
+            condition.status = "False".into();
+            condition.last_transition_time = Some(now);
+            writes::pod_status(&self.client, &pod, None, Some(&condition)).await?;
             let about = copepod_client::object::reference(&*pod);
             self.recorder.event(&about, EventType::Warning, "NodeNotReady", "Node is not ready");
         }
@@ -260,13 +249,6 @@ fn about(node: &Node) -> ObjectReference {
         name: node.metadata.name.clone(),
         uid: node.metadata.uid.clone(),
         ..ObjectReference::default()
-    }
-}
-
-fn ignore_gone(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
-    match result {
-        Err(error) if rest::is_not_found(&error) => Ok(()),
-        other => other,
     }
 }
 

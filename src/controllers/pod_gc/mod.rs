@@ -9,7 +9,6 @@ use std::time::Duration;
 use copepod_client::informer::Informer;
 use copepod_client::object::MetaExt;
 use copepod_client::queue::{Next, WorkQueue, run_workers};
-use copepod_client::rest::PatchType;
 use copepod_client::{Client, rest};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -18,7 +17,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::common::resources::{NODES, PODS};
-use crate::common::{conditions, pods};
+use crate::common::{conditions, pods, writes};
 use crate::context::{Context, Work};
 use crate::kinds::{Node, Pod};
 
@@ -28,31 +27,35 @@ const QUARANTINE: Duration = Duration::from_secs(40);
 /// Changes are gathered for so long: one pass looks at all pods.
 const GATHER: Duration = Duration::from_secs(1);
 
+/// Taint of a node that will not come back: what its kubelet should end is ended without it.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
 /// A pod to be deleted at once.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 struct Victim {
-    namespace: String,
-    name: String,
-    uid: String,
-    /// It has to be marked as failed first, because it may seem to run.
+    pod: Arc<Pod>,
+    /// It may seem to run: it is marked as failed first.
+    fail: bool,
+    /// Its node is gone: it is told so.
     orphaned: bool,
 }
 
-/// The pods to delete. `missing` are nodes that have been gone for long enough.
-fn plan(pods: &[Arc<Pod>], missing: &[String], ended_max: usize) -> Vec<Victim> {
-    let victim = |pod: &Pod, orphaned: bool| Victim {
-        namespace: MetaExt::namespace(&pod.metadata).into(),
-        name: pod.metadata.name().into(),
-        uid: pod.metadata.uid().into(),
-        orphaned,
+/// The pods to delete. `missing` are nodes that have been gone for long enough, `out` those that are out of service.
+fn plan(pods: &[Arc<Pod>], missing: &[String], out: &[String], ended_max: usize) -> Vec<Victim> {
+    let victim = |pod: &Arc<Pod>, orphaned: bool| Victim {
+        pod: pod.clone(),
+        fail: !pods::is_finished(pod),
+        orphaned: orphaned && !pods::is_finished(pod),
     };
-    let mut out: Vec<Victim> = Vec::new();
+    let mut victims: Vec<Victim> = Vec::new();
     let mut ended: Vec<&Arc<Pod>> = Vec::new();
     for pod in pods {
         if missing.contains(&pod.spec.node_name) {
-            out.push(victim(pod, !pods::is_finished(pod)));
-        } else if pod.metadata.deleting() && pod.spec.node_name.is_empty() {
-            out.push(victim(pod, false));
+            victims.push(victim(pod, true));
+        } else if pod.metadata.deleting()
+            && (pod.spec.node_name.is_empty() || out.contains(&pod.spec.node_name))
+        {
+            victims.push(victim(pod, false));
         } else if pods::is_finished(pod) && !pod.metadata.deleting() {
             ended.push(pod);
         }
@@ -61,9 +64,9 @@ fn plan(pods: &[Arc<Pod>], missing: &[String], ended_max: usize) -> Vec<Victim> 
         let evicted = |pod: &Pod| pod.status.phase == "Failed" && pod.status.reason == "Evicted";
         let age = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
         ended.sort_by_key(|pod| (!evicted(pod), age(pod), pod.metadata.name().to_owned()));
-        out.extend(ended[..ended.len() - ended_max].iter().map(|pod| victim(pod, false)));
+        victims.extend(ended[..ended.len() - ended_max].iter().map(|pod| victim(pod, false)));
     }
-    out
+    victims
 }
 
 struct Shell {
@@ -109,7 +112,7 @@ impl Shell {
     async fn pass(&self) -> Result<Next, kube::Error> {
         let pods = self.pods.list();
         let missing = self.missing_nodes(&pods).await?;
-        for victim in plan(&pods, &missing, self.ended_max) {
+        for victim in plan(&pods, &missing, &self.nodes_out_of_service(), self.ended_max) {
             self.end(&victim).await?;
         }
         let waiting = !self.quarantined.lock().is_empty();
@@ -141,36 +144,36 @@ impl Shell {
         Ok(missing)
     }
 
+    /// upstream: gc_controller.go gcTerminating
+    fn nodes_out_of_service(&self) -> Vec<String> {
+        let is_out = |node: &Node| {
+            let ready = node.status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+            !ready && node.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
+        };
+        let nodes = self.nodes.list();
+        nodes.iter().filter(|node| is_out(node)).map(|node| node.metadata.name().to_owned()).collect()
+    }
+
     async fn end(&self, victim: &Victim) -> Result<(), kube::Error> {
-        let (namespace, name) = (&victim.namespace, &victim.name);
-        if victim.orphaned {
-            let now = conditions::second(Timestamp::now());
-            let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
-                "message": "PodGC: node no longer exists", "lastProbeTime": null, "lastTransitionTime": now});
-            let body = json!({"metadata": {"uid": victim.uid}, "status": {"phase": "Failed", "conditions": [condition]}});
-            ignore_gone(
-                rest::patch::<IgnoredAny>(
-                    &self.client,
-                    &PODS,
-                    namespace,
-                    name,
-                    "status",
-                    PatchType::Strategic,
-                    &body,
-                )
-                .await
-                .map(drop),
-            )?;
+        let pod = &victim.pod;
+        if victim.fail {
+            let now = conditions::second(Timestamp::now()).0;
+            let message = "PodGC: node no longer exists";
+            let condition = conditions::new("DisruptionTarget", "True", "DeletionByPodGC", message, now);
+            let condition = victim.orphaned.then_some(&condition);
+            ignore_changed(writes::pod_status(&self.client, pod, Some("Failed"), condition).await)?;
         }
-        let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": victim.uid}});
-        ignore_gone(rest::delete(&self.client, &PODS, namespace, name, &options).await)
+        let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": pod.metadata.uid}});
+        let (namespace, name) = (MetaExt::namespace(&pod.metadata), pod.metadata.name());
+        ignore_changed(rest::delete(&self.client, &PODS, namespace, name, &options).await)
     }
 }
 
-fn ignore_gone(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
+/// Another pod of that name is none of the victim's.
+fn ignore_changed(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
     match result {
-        Err(error) if rest::is_not_found(&error) || rest::is_conflict(&error) => Ok(()),
-        other => other,
+        Err(error) if rest::is_conflict(&error) => Ok(()),
+        other => writes::unless_gone(other),
     }
 }
 
@@ -192,19 +195,24 @@ mod tests {
             pod("lost-ended", "gone", "Succeeded", false),
             pod("never", "", "Pending", true),
             pod("waits", "", "Pending", false),
+            pod("stuck", "out", "Running", true),
+            pod("stays", "out", "Running", false),
             pod("e1", "n", "Succeeded", false),
             pod("e2", "n", "Failed", false),
             pod("e3", "n", "Succeeded", false),
         ];
         let shown = |ended_max| {
-            let mut victims: Vec<String> = plan(&all, &["gone".to_owned()], ended_max)
+            let mut victims: Vec<String> = plan(&all, &["gone".to_owned()], &["out".to_owned()], ended_max)
                 .into_iter()
-                .map(|v| if v.orphaned { format!("{}!", v.name) } else { v.name })
+                .map(|v| (v.pod.metadata.name().to_owned(), v.fail, v.orphaned))
+                .map(|(name, fail, orphaned)| {
+                    format!("{name}{}{}", if fail { "!" } else { "" }, if orphaned { "?" } else { "" })
+                })
                 .collect();
             victims.sort();
             victims.join(" ")
         };
-        assert_eq!(shown(2), "e1 lost! lost-ended never");
-        assert_eq!(shown(0), "lost! lost-ended never", "zero means no limit");
+        assert_eq!(shown(2), "e1 lost!? lost-ended never! stuck!");
+        assert_eq!(shown(0), "lost!? lost-ended never! stuck!", "zero means no limit");
     }
 }

@@ -7,6 +7,7 @@ use copepod_client::object::MetaExt;
 use jiff::Timestamp;
 
 use super::Replicated;
+use crate::common::pod_control::Victim;
 use crate::common::{conditions, pods};
 use crate::kinds::{Pod, ReplicaSetStatus};
 
@@ -20,8 +21,8 @@ pub enum Action {
     Nothing,
     /// So many are missing.
     Create(usize),
-    /// These are too many: names and uids.
-    Delete(Vec<(String, String)>),
+    /// These are too many.
+    Delete(Vec<Victim>),
 }
 
 /// Compares the active pods with the wish. `related` counts pods of sibling sets by node.
@@ -37,8 +38,7 @@ pub fn plan(wanted: i32, active: &[Arc<Pod>], related: &HashMap<String, usize>, 
     }
     let excess = (active.len() - wanted).min(BURST_MAX);
     let chosen = pods::choose_to_delete(active.iter().map(Arc::as_ref), related, excess, now);
-    let id = |pod: &Pod| (pod.metadata.name().to_owned(), MetaExt::uid(&pod.metadata).to_owned());
-    Action::Delete(chosen.into_iter().map(id).collect())
+    Action::Delete(chosen.into_iter().map(Victim::from).collect())
 }
 
 /// The status that the pods make; `failure` is what went wrong in this turn.
@@ -94,8 +94,9 @@ mod tests {
 
     #[test]
     fn as_many_pods_as_wanted() {
-        let delete =
-            |names: &[&str]| Action::Delete(names.iter().map(|n| ((*n).into(), (*n).into())).collect());
+        let delete = |names: &[&str]| {
+            Action::Delete(names.iter().map(|n| Victim { name: (*n).into(), uid: (*n).into() }).collect())
+        };
         for (name, wanted, active, want) in [
             ("enough", 2, "a b", Action::Nothing),
             ("missing", 3, "a", Action::Create(2)),

@@ -8,20 +8,18 @@
 
 mod usage;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use copepod_client::informer::{BY_NAMESPACE, Change, Informer};
 use copepod_client::object::{Key, MetaExt};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
-use copepod_client::rest::{PatchType, ResourceType};
+use copepod_client::rest::ResourceType;
 use copepod_client::{Client, rest};
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::common::pods;
 use crate::common::resources::{PERSISTENT_VOLUME_CLAIMS, RESOURCE_QUOTAS};
+use crate::common::{pods, writes};
 use crate::context::{Context, Work, enqueue_self};
 use crate::kinds::{Pod, ResourceQuota, Service};
 
@@ -97,7 +95,8 @@ impl Shell {
             }
         }
         if quota.status.hard != quota.spec.hard || quota.status.used != used {
-            self.write(&quota, &used).await?;
+            let status = json!({"hard": quota.spec.hard, "used": used});
+            writes::status(&self.client, &RESOURCE_QUOTAS, &*quota, &status).await?;
         }
         Ok(Next::After(self.period))
     }
@@ -141,35 +140,6 @@ impl Shell {
             Ok(group) => Ok(group["preferredVersion"]["version"].as_str().map(str::to_owned)),
             Err(error) if rest::is_not_found(&error) => Ok(None),
             Err(error) => Err(error),
-        }
-    }
-
-    async fn write(&self, quota: &ResourceQuota, used: &BTreeMap<String, String>) -> Result<(), kube::Error> {
-        let mut used = json!(used);
-        for gone in quota.status.used.keys().filter(|name| !quota.spec.hard.contains_key(*name)) {
-            used[gone] = Value::Null;
-        }
-        let mut hard = json!(quota.spec.hard);
-        for gone in quota.status.hard.keys().filter(|name| !quota.spec.hard.contains_key(*name)) {
-            hard[gone] = Value::Null;
-        }
-        let body = json!({"metadata": {"resourceVersion": quota.metadata.resource_version},
-            "status": {"hard": hard, "used": used}});
-        let (namespace, name) = (MetaExt::namespace(&quota.metadata), quota.metadata.name());
-        let merge = PatchType::Merge;
-        match rest::patch::<IgnoredAny>(
-            &self.client,
-            &RESOURCE_QUOTAS,
-            namespace,
-            name,
-            "status",
-            merge,
-            &body,
-        )
-        .await
-        {
-            Err(error) if rest::is_not_found(&error) => Ok(()),
-            other => other.map(drop),
         }
     }
 }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use copepod_client::informer::Informer;
 use copepod_client::object::{Key, MetaExt, join};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
-use copepod_client::rest::PatchType;
 use copepod_client::{Client, rest};
 use serde::de::IgnoredAny;
 use serde_json::json;
 
 use crate::common::resources::CONFIG_MAPS;
+use crate::common::writes;
 use crate::context::{Context, Work, enqueue_self};
 use crate::kinds::{ConfigMap, Namespace};
 
@@ -63,36 +63,32 @@ pub fn start(context: &Context) -> Work {
         let map = maps.get(&join(&namespace, MAP));
         let action = plan(namespaces.get(&namespace).as_deref(), map.as_deref(), &ca);
         let (client, ca) = (client.clone(), ca.clone());
-        async move { act(&client, &namespace, &ca, action).await.map(|()| Next::Done) }
+        async move { act(&client, &namespace, map.as_deref(), &ca, action).await.map(|()| Next::Done) }
     }))
 }
 
-async fn act(client: &Client, namespace: &str, ca: &str, action: Action) -> Result<(), kube::Error> {
-    let content = json!({"metadata": {"annotations": {NOTE: DESCRIPTION}}, "data": {KEY: ca}});
+async fn act(
+    client: &Client,
+    namespace: &str,
+    known: Option<&ConfigMap>,
+    ca: &str,
+    action: Action,
+) -> Result<(), kube::Error> {
+    // What is there is replaced as it was read, metadata and all: what else is in its data goes.
+    let mut metadata = known.map_or_else(Default::default, |known| known.metadata.clone());
+    metadata.name = Some(MAP.into());
+    metadata.namespace = Some(namespace.into());
+    metadata.annotations.get_or_insert_default().insert(NOTE.into(), DESCRIPTION.into());
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {KEY: ca}});
     match action {
         Action::Nothing => Ok(()),
-        Action::Create => {
-            let mut map = content;
-            map["apiVersion"] = json!("v1");
-            map["kind"] = json!("ConfigMap");
-            map["metadata"]["name"] = json!(MAP);
-            map["metadata"]["namespace"] = json!(namespace);
-            match rest::create::<IgnoredAny>(client, &CONFIG_MAPS, namespace, &map).await {
-                Err(error) if rest::is_already_exists(&error) || rest::is_namespace_terminating(&error) => {
-                    Ok(())
-                }
-                other => other.map(drop),
-            }
-        }
+        Action::Create => match rest::create::<IgnoredAny>(client, &CONFIG_MAPS, namespace, &map).await {
+            Err(error) if rest::is_already_exists(&error) || rest::is_namespace_terminating(&error) => Ok(()),
+            other => other.map(drop),
+        },
         Action::Mend => {
-            // JSON patch replaces the data as a whole: what else is in there goes.
-            let patch = json!([{"op": "add", "path": "/data", "value": content["data"]}]);
-            rest::patch::<IgnoredAny>(client, &CONFIG_MAPS, namespace, MAP, "", PatchType::Json, &patch)
-                .await?;
-            let note = json!({"metadata": content["metadata"]});
-            rest::patch::<IgnoredAny>(client, &CONFIG_MAPS, namespace, MAP, "", PatchType::Merge, &note)
-                .await
-                .map(drop)
+            let written = rest::update::<IgnoredAny>(client, &CONFIG_MAPS, namespace, MAP, "", &map).await;
+            writes::unless_gone(written.map(drop))
         }
     }
 }

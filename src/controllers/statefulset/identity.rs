@@ -22,6 +22,27 @@ pub(super) fn ordinal_of(set: &StatefulSet, pod: &Pod) -> Option<i32> {
     number.parse().ok().filter(|ordinal: &i32| ordinal.to_string() == number)
 }
 
+/// Whether the set wants a pod of this number.
+pub(super) fn is_wanted(set: &StatefulSet, ordinal: i32) -> bool {
+    let first = set.spec.ordinals.start;
+    (first..first.saturating_add(set.spec.replicas.unwrap_or(1))).contains(&ordinal)
+}
+
+/// The names of the claims of a pod.
+pub(super) fn claim_names(set: &StatefulSet, ordinal: i32) -> impl Iterator<Item = String> {
+    let names = set.spec.volume_claim_templates.iter();
+    names.map(move |wanted| claim_name(set, wanted["metadata"]["name"].as_str().unwrap_or_default(), ordinal))
+}
+
+/// Whether a claim of this name is one of the set's.
+pub(super) fn is_claim_of(set: &StatefulSet, claim: &str) -> bool {
+    set.spec.volume_claim_templates.iter().any(|wanted| {
+        let template = wanted["metadata"]["name"].as_str().unwrap_or_default();
+        let rest = claim.strip_prefix(template).and_then(|rest| rest.strip_prefix('-'));
+        rest.and_then(|rest| rest.strip_prefix(set.metadata.name())).is_some_and(|rest| rest.starts_with('-'))
+    })
+}
+
 /// The claims of a pod.
 pub(super) fn claims(set: &StatefulSet, ordinal: i32) -> Vec<Value> {
     let claim = |wanted: &Value| {

@@ -4,6 +4,7 @@
 
 mod identity;
 mod plan;
+mod retention;
 mod shell;
 
 pub use shell::start;

@@ -177,6 +177,7 @@ fn status(view: &View<'_>, by_ordinal: &BTreeMap<i32, &Arc<Pod>>) -> StatefulSet
         current_revision: view.revisions.current.to_owned(),
         update_revision: view.revisions.update.to_owned(),
         collision_count: Some(set.status.collision_count.unwrap_or(0)),
+        conditions: set.status.conditions.clone(),
     };
     let complete = set.spec.update_strategy.kind == "RollingUpdate"
         && status.updated_replicas == status.replicas

@@ -1,24 +1,34 @@
 //! Watches, then acts as [`plan`](super::plan) says.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use copepod_client::events::{EventType, Recorder};
-use copepod_client::informer::{BY_CONTROLLER, BY_NAMESPACE, Informer};
-use copepod_client::object::{Key, MetaExt, reference};
+use copepod_client::informer::{BY_NAMESPACE, Change, Informer};
+use copepod_client::object::{Key, MetaExt, join, reference};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
-use copepod_client::rest::PatchType;
+use copepod_client::rest::ResourceType;
 use copepod_client::{Client, rest};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::identity;
 use super::plan::{self, Revisions, Turn};
+use super::retention;
+use crate::common::pod_control::{PodControl, PodOwner, when_available};
 use crate::common::resources::{PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS};
-use crate::common::{claim, pods, revisions, selector};
-use crate::context::{Context, Work, enqueue_controller, enqueue_self};
-use crate::kinds::{ControllerRevision, Pod, StatefulSet, StatefulSetStatus, Template};
+use crate::common::{revisions, selector, writes};
+use crate::context::{Context, Work, enqueue_self};
+use crate::kinds::{Claim, ControllerRevision, Pod, StatefulSet, Template};
+
+impl PodOwner for StatefulSet {
+    const RESOURCE: ResourceType = STATEFUL_SETS;
+    const KIND: &'static str = "StatefulSet";
+    fn selector(&self) -> LabelSelector {
+        self.spec.selector.clone()
+    }
+}
 
 const NAME: &str = "statefulset-controller";
 
@@ -26,8 +36,9 @@ struct Shell {
     client: Client,
     recorder: Recorder,
     sets: Arc<Informer<StatefulSet>>,
-    pods: Arc<Informer<Pod>>,
+    control: Arc<PodControl<StatefulSet>>,
     revisions: Arc<Informer<ControllerRevision>>,
+    claims: Arc<Informer<Claim>>,
 }
 
 /// Starts the controller.
@@ -36,12 +47,14 @@ pub fn start(context: &Context) -> Work {
         client: context.client.clone(),
         recorder: context.recorder.with_component(NAME),
         sets: context.informer(),
-        pods: context.informer(),
+        control: PodControl::new(context, NAME),
         revisions: context.informer(),
+        claims: context.informer(),
     });
     let queue = WorkQueue::<Key>::default();
     enqueue_self(&shell.sets, &queue);
-    enqueue_controller(&shell.pods, "StatefulSet", &queue);
+    shell.control.watch(&queue);
+    shell.watch_claims(&queue);
     let workers = context.config.concurrent_statefulset_syncs;
     Box::pin(run_workers(NAME, queue, workers, context.shutdown.clone(), move |key| {
         let shell = shell.clone();
@@ -65,33 +78,18 @@ impl Shell {
             .find(|revision| revision.metadata.name() == set.status.current_revision)
             .unwrap_or(&update)
             .clone();
-        let mine = self.claim(&set).await?;
+        let mine = self.control.claim(&set, |pod| identity::ordinal_of(&set, pod).is_some()).await?;
         let now = Timestamp::now();
         let names = Revisions { current: current.metadata.name(), update: update.metadata.name() };
         let turn = plan::plan(&set, &mine, &names, now);
+        // Before a pod goes for good its claims must know whether they go with it.
+        self.own_claims(&set, &mine).await?;
         self.act(&set, &mine, &turn, &current, &update).await?;
         if turn.status != set.status {
-            self.write_status(&set, &turn.status).await?;
+            writes::status(&self.client, &STATEFUL_SETS, &*set, &turn.status).await?;
         }
         self.clean_up(&set, &known, &mine, &names).await?;
-        let min_ready = set.spec.min_ready_seconds;
-        let next =
-            mine.iter().filter_map(|pod| pods::available_at(pod, min_ready)).filter(|at| *at > now).min();
-        Ok(next.map_or(Next::Done, |at| {
-            Next::After(Duration::try_from(at.duration_since(now)).unwrap_or_default())
-        }))
-    }
-
-    async fn claim(&self, set: &StatefulSet) -> Result<Vec<Arc<Pod>>, kube::Error> {
-        let mut candidates = self.pods.by_index(BY_CONTROLLER, set.metadata.uid());
-        let all = self.pods.by_index(BY_NAMESPACE, MetaExt::namespace(&set.metadata));
-        let orphan = |pod: &Arc<Pod>| {
-            pod.metadata.controller().is_none()
-                && pods::is_active(pod)
-                && identity::ordinal_of(set, pod).is_some()
-        };
-        candidates.extend(all.into_iter().filter(orphan));
-        claim::claim(&self.client, set, &STATEFUL_SETS, &set.spec.selector, &PODS, candidates).await
+        Ok(when_available(&mine, set.spec.min_ready_seconds, now))
     }
 
     async fn act(
@@ -109,6 +107,43 @@ impl Shell {
         }
         for pod in mine.iter().filter(|pod| turn.delete.iter().any(|name| name == pod.metadata.name())) {
             self.delete(set, pod).await?;
+        }
+        Ok(())
+    }
+
+    /// A claim that has come may have to be given an owner.
+    fn watch_claims(self: &Arc<Self>, queue: &WorkQueue<Key>) {
+        let (shell, queue) = (self.clone(), queue.clone());
+        self.claims.on_change(move |change| {
+            let (Change::Added(claim) | Change::Updated(_, claim)) = change else { return };
+            for set in shell.sets.by_index(BY_NAMESPACE, MetaExt::namespace(&claim.metadata)) {
+                if set.spec.persistent_volume_claim_retention_policy.is_some()
+                    && identity::is_claim_of(&set, claim.metadata.name())
+                {
+                    queue.add(set.metadata.key());
+                }
+            }
+        });
+    }
+
+    async fn own_claims(&self, set: &StatefulSet, mine: &[Arc<Pod>]) -> Result<(), kube::Error> {
+        let namespace = MetaExt::namespace(&set.metadata);
+        for pod in mine {
+            let Some(ordinal) = identity::ordinal_of(set, pod) else { continue };
+            for name in identity::claim_names(set, ordinal) {
+                let Some(claim) = self.claims.get(&join(namespace, &name)) else { continue };
+                let Some(owners) = retention::owners(set, pod, &claim) else { continue };
+                let known = json!(claim.metadata.owner_references.clone().unwrap_or_default());
+                let change = |live: &mut Value| {
+                    // Decided on what was seen: an owner that came meanwhile is looked at in the next turn.
+                    let same = live["metadata"].get("ownerReferences").cloned().unwrap_or(json!([])) == known;
+                    live["metadata"]["ownerReferences"] = json!(owners);
+                    same
+                };
+                let claims = &PERSISTENT_VOLUME_CLAIMS;
+                let edited = rest::edit(&self.client, claims, namespace, &name, change).await;
+                writes::unless_gone(edited.map(drop))?;
+            }
         }
         Ok(())
     }
@@ -191,17 +226,5 @@ impl Shell {
         let mut in_use = vec![names.current, names.update];
         in_use.extend(mine.iter().filter_map(|pod| pod.metadata.label(revisions::HASH_LABEL)));
         revisions::clean_up(&self.client, known, &in_use, set.spec.revision_history_limit.unwrap_or(10)).await
-    }
-
-    async fn write_status(&self, set: &StatefulSet, status: &StatefulSetStatus) -> Result<(), kube::Error> {
-        let body = json!({"metadata": {"resourceVersion": set.metadata.resource_version}, "status": status});
-        let (namespace, name) = (MetaExt::namespace(&set.metadata), set.metadata.name());
-        let merge = PatchType::Merge;
-        match rest::patch::<IgnoredAny>(&self.client, &STATEFUL_SETS, namespace, name, "status", merge, &body)
-            .await
-        {
-            Err(error) if rest::is_not_found(&error) => Ok(()),
-            other => other.map(drop),
-        }
     }
 }
