@@ -5,10 +5,12 @@
 //! | `tidy` | house rules that no compiler knows: sizes, headers, words |
 //! | `layers` | a crate uses lower floors only |
 //! | `kinds` | kinds that still lack upstream's full validation |
+//! | `diff` | the same requests to upstream's API server and to ours, and what differs |
 //! | `measure-start PROGRAM` | start to /readyz and resident memory of the API server |
 //!
 //! `tidy` and `layers` are tests as well, so that nobody has to remember them.
 
+mod diff;
 mod layers;
 mod measure;
 mod tidy;
@@ -31,9 +33,10 @@ fn main() -> ExitCode {
             copepod_kinds::lacking_full_validation().into_iter().for_each(|kind| println!("{kind}"));
             Ok(Vec::new())
         }
+        ["diff", rest @ ..] => diff::command(&root(), rest),
         ["measure-start", program] => measure::start(program).map(|()| Vec::new()),
         _ => {
-            eprintln!("usage: cargo xtask tidy | layers | kinds | measure-start PROGRAM");
+            eprintln!("usage: cargo xtask tidy | layers | kinds | diff | measure-start PROGRAM");
             return ExitCode::from(2);
         }
     };
