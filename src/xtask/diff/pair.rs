@@ -85,13 +85,16 @@ async fn side(name: &str, program: &Path, etcd: &Path, folder: &Path) -> anyhow:
     let [port, client, peer] = ports()?;
     let dir = folder.join(name);
     std::fs::create_dir_all(&dir)?;
-    let etcd = spawn(Command::new(etcd).args(etcd_flags(&dir, client, peer)), &dir.join("etcd.log"))?;
-    wait_until(|| async { Ok(Etcd::new(client).revision().await.is_ok()) }, &dir.join("etcd.log")).await?;
+    let mut etcd = spawn(Command::new(etcd).args(etcd_flags(&dir, client, peer)), &dir.join("etcd.log"))?;
+    wait_until(|| async { Ok(Etcd::new(client).revision().await.is_ok()) }, &mut etcd, &dir.join("etcd.log"))
+        .await?;
     let log = dir.join("apiserver.log");
-    let server = spawn(Command::new(program).args(server_flags(folder, &dir, port, client)), &log)?;
+    let mut server = spawn(Command::new(program).args(server_flags(folder, &dir, port, client)), &log)?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let ca = folder.join("pki/ca.crt");
-    wait_until(|| ready(address, &ca), &log).await.with_context(|| program.display().to_string())?;
+    wait_until(|| ready(address, &ca), &mut server, &log)
+        .await
+        .with_context(|| program.display().to_string())?;
     let http = Http::connect(address, &ca, TOKEN).await?;
     Ok(Side { http, etcd: Etcd::new(client), _children: [server, etcd] })
 }
@@ -124,7 +127,7 @@ fn server_flags(folder: &Path, dir: &Path, port: u16, etcd: u16) -> Vec<String> 
         format!("--token-auth-file={}", folder.join("tokens.csv").display()),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
         format!("--service-account-signing-key-file={}", pki("sa.key")),
-        format!("--service-account-key-file={}", pki("sa.key")),
+        format!("--service-account-key-file={}", pki("sa.pub")),
         "--service-cluster-ip-range=10.96.0.0/16".into(),
         "--authorization-mode=Node,RBAC".into(),
         "--enable-admission-plugins=NodeRestriction".into(),
@@ -160,11 +163,12 @@ async fn ready(address: SocketAddr, ca: &Path) -> anyhow::Result<bool> {
 /// Asks again and again; on failure the end of the log is told.
 async fn wait_until<F: Future<Output = anyhow::Result<bool>>>(
     mut ready: impl FnMut() -> F,
+    child: &mut Killed,
     log: &Path,
 ) -> anyhow::Result<()> {
     let start = Instant::now();
     while !ready().await? {
-        if start.elapsed() > READY_TIME_MAX {
+        if start.elapsed() > READY_TIME_MAX || child.0.try_wait()?.is_some() {
             let text = std::fs::read_to_string(log)?;
             let tail: Vec<&str> = text.lines().rev().take(20).collect();
             bail!(
