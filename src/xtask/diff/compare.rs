@@ -95,7 +95,13 @@ pub fn answers(step: usize, what: &str, upstream: &Seen, ours: &Seen) -> Vec<Dif
         let (theirs, own) = (values(upstream), values(ours));
         if theirs != own {
             let text = |values: &[String]| values.iter().map(|v| shape(v)).collect::<Vec<_>>().join(" | ");
-            out.push(difference(format!("header {name} '{}' but '{}'", text(&theirs), text(&own)), false));
+            let mut found =
+                difference(format!("header {name} '{}' but '{}'", text(&theirs), text(&own)), false);
+            if HEADERS_PRESENT.contains(name) {
+                // The same for whatever is asked.
+                found.cause = format!("header {name} '{}' but '{}'", text(&theirs), text(&own));
+            }
+            out.push(found);
         }
     }
     out.extend(bodies(&upstream.body, &ours.body).into_iter().map(|cause| difference(cause, false)));
@@ -162,6 +168,9 @@ fn trees(place: &str, upstream: &Json, ours: &Json, out: &mut Vec<String>) {
                 trees(&format!("{place}/*"), value, other, out);
             }
         }
+        (Json::String(their), Json::String(own)) if their != own => {
+            out.push(format!("{place} {}", words(their, own)));
+        }
         _ if upstream != ours => {
             out.push(format!("{place} {} but {}", brief(upstream), brief(ours)));
         }
@@ -196,10 +205,27 @@ fn causes(upstream: &Json, ours: &Json, out: &mut Vec<String>) {
             let text = |c: &Json| {
                 format!("{} {}", c["field"].as_str().unwrap_or(""), c["message"].as_str().unwrap_or(""))
             };
-            out.push(format!("cause words: '{}' but '{}'", text(their), text(own)));
+            out.push(format!("cause words: {}", words(&text(their), &text(own))));
         }
     }
 }
+
+/// Two texts in general terms, or, where those are the same, the first place where they part.
+fn words(upstream: &str, ours: &str) -> String {
+    let (theirs, own) = (shape(upstream), shape(ours));
+    if theirs != own {
+        return format!("'{theirs}' but '{own}'");
+    }
+    let same = upstream.chars().zip(ours.chars()).take_while(|(a, b)| a == b).count();
+    let part = |text: &str| -> String {
+        let part: String = text.chars().skip(same.saturating_sub(PART_CHARS)).take(2 * PART_CHARS).collect();
+        part.chars().map(|c| if c.is_ascii_digit() { 'N' } else { c }).collect()
+    };
+    format!("…{}… but …{}…", part(upstream), part(ours))
+}
+
+/// Shown before and after the place where two texts part.
+const PART_CHARS: usize = 24;
 
 fn brief(value: &Json) -> String {
     match value {

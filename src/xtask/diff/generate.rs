@@ -75,6 +75,7 @@ pub fn script(subjects: &[&Subject], seed: u64, number: u64) -> Script {
         last: BTreeMap::new(),
         steps: Vec::new(),
         lists: 0,
+        generated: false,
     };
     maker.create(true);
     let wanted = STEPS_MIN + maker.chance.below(STEPS_MORE);
@@ -93,6 +94,7 @@ struct Maker<'a> {
     last: BTreeMap<String, String>,
     steps: Vec<Step>,
     lists: usize,
+    generated: bool,
 }
 
 impl Maker<'_> {
@@ -187,7 +189,9 @@ impl Maker<'_> {
         if mutated {
             self.subject.mutation(&mut self.chance, &object).apply(&mut object);
         }
-        if !good && self.chance.percent(8) {
+        // Lists are in the order of names: one chosen name a script has the same place on both sides.
+        if !good && self.chance.percent(8) && !self.generated {
+            self.generated = true;
             script_generate_name(&mut object);
         }
         let mut step = Step { id: self.id(), accept: self.write_accept(), ..Step::default() };

@@ -27,6 +27,10 @@ static SERVICE_IP: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b10\.96\.\d{1,3
 static REVISION: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"(?i)(resource ?version[^0-9]{0,40}|too old [^0-9]*\(?|current: |ModRevision: )(\d+)")
 });
+/// Names that the server completed: of the volume that it adds to pods, and where a script's `generateName` ends in
+/// `-gen-`.
+static GENERATED: LazyLock<Regex> =
+    LazyLock::new(|| pattern("(kube-api-access-|-gen-)([bcdfghjklmnpqrstvwxz2456789]{5})\\b"));
 /// Go prints pointers and addresses of some types.
 static POINTER: LazyLock<Regex> = LazyLock::new(|| pattern(r"0x?c[0-9a-f]{9}\b"));
 
@@ -35,8 +39,6 @@ static POINTER: LazyLock<Regex> = LazyLock::new(|| pattern(r"0x?c[0-9a-f]{9}\b")
 pub struct Names {
     given: HashMap<(&'static str, String), usize>,
     counts: HashMap<&'static str, usize>,
-    /// Whole words with a name, such as names made out of `generateName`.
-    words: Vec<(String, String)>,
     /// Addresses and ports that the script itself asks for stay.
     script: String,
 }
@@ -54,14 +56,6 @@ impl Names {
             *next
         });
         format!("<{class}-{number}>")
-    }
-
-    /// A name that the server made out of a prefix.
-    pub fn generated(&mut self, name: &str, prefix: &str) {
-        if name.len() > prefix.len() && !self.words.iter().any(|(word, _)| word == name) {
-            let given = format!("{prefix}<name-{}>", self.words.len() + 1);
-            self.words.push((name.to_string(), given));
-        }
     }
 
     /// JSON text with every string normalised as its place demands; other text as one string.
@@ -100,9 +94,7 @@ impl Names {
         });
         out = self.pattern(&REVISION, &out, |_, m| format!("{}<rv>", &m[1]));
         out = self.pattern(&POINTER, &out, |_, _| "<pointer>".into());
-        for (word, given) in &self.words {
-            out = out.replace(word, given);
-        }
+        out = self.pattern(&GENERATED, &out, |names, m| format!("{}{}", &m[1], names.name("name", &m[2])));
         out
     }
 
@@ -221,7 +213,6 @@ mod tests {
         let now = format!("{}Z", &now[..19]);
         let uid = |n: u32| format!("00000000-0000-4000-8000-{n:012}");
         let mut names = Names::new("asks for 10.96.7.7 and 30007".into());
-        names.generated("web-x7f2q", "web-");
         for (text, want) in [
             (format!(r#"{{"uid":"{}","resourceVersion":"7"}}"#, uid(1)), r#"{"uid":"<uid-1>","resourceVersion":"<rv-1>"}"#),
             (format!(r#"{{"uid":"{}","resourceVersion":"9"}}"#, uid(2)), r#"{"uid":"<uid-2>","resourceVersion":"<rv-2>"}"#),
@@ -233,7 +224,7 @@ mod tests {
             ),
             (r#"{"ip":"10.96.7.7","other":"10.96.3.4","nodePort":30007}"#.into(), r#"{"ip":"10.96.7.7","other":"<ip-1>","nodePort":30007}"#),
             (r#"{"nodePort": 31234, "port": 31234}"#.into(), r#"{"nodePort": "<port-1>", "port": 31234}"#),
-            (r#"{"m":"pods \"web-x7f2q\" \u003c"}"#.into(), r#"{"m":"pods \"web-<name-1>\" <"}"#),
+            (r#"{"m":"pods \"web-gen-x7f2q\" \u003c"}"#.into(), r#"{"m":"pods \"web-gen-<name-1>\" <"}"#),
             (r#"{"m":"\u003c","n":"5s"}"#.into(), r#"{"m":"\u003c","n":"<age>"}"#),
             ("ok".into(), "ok"),
         ] {

@@ -188,9 +188,6 @@ impl<'a> Lane<'a> {
 
     fn remember(&mut self, request: &Request, answer: &Answer, tree: &Json) {
         let text = |name: &str| tree["metadata"][name].as_str().unwrap_or("");
-        if request.method == "POST" && answer.code == 201 && !text("generateName").is_empty() {
-            self.names.generated(text("name"), text("generateName"));
-        }
         // What no namespace holds, and what holds something of the whole cluster, is taken away in the end.
         let path = request.path.split('?').next().unwrap_or("");
         let shared = !path.contains("/namespaces/") || path.ends_with("/services");

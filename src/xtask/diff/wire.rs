@@ -86,20 +86,37 @@ pub fn take_events(buffer: &mut Vec<u8>, content_type: &str) -> Vec<String> {
     events
 }
 
+/// A watch event: its type, and the object's own envelope in a RawExtension.
 fn protobuf_event(frame: &[u8]) -> String {
-    let universe = Universe::builtin();
-    let Some(ty) = universe.by_name("io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent") else {
-        return "no type for watch events".into();
-    };
-    let event = match copepod_codec::decode_message(frame, universe, ty) {
-        Ok(event) => event,
-        Err(error) => return format!("{error}: {}", hex(frame)),
-    };
-    let object = match event.get("object") {
-        Value::Raw(bytes) | Value::Bytes(bytes) => to_json_text(bytes, ""),
-        other => format!("{other:?}"),
-    };
-    format!("{{\"type\":{},\"object\":{object}}}", Json::from(event.str_at(&["type"])))
+    let event = members(frame).and_then(|event| {
+        let of = |number| event.iter().find(|(n, _)| *n == number).map(|(_, bytes)| *bytes);
+        let object = members(of(2)?)?;
+        Some((of(1)?, object.first()?.1))
+    });
+    let Some((ty, object)) = event else { return format!("no event: {}", hex(frame)) };
+    let ty = Json::from(String::from_utf8_lossy(ty).into_owned());
+    format!("{{\"type\":{ty},\"object\":{}}}", to_json_text(object, ""))
+}
+
+/// The length-delimited members of a message that has no others.
+fn members(mut message: &[u8]) -> Option<Vec<(u8, &[u8])>> {
+    let mut out = Vec::new();
+    while let Some((tag, mut rest)) = message.split_first() {
+        let (mut length, mut shift) = (0usize, 0);
+        loop {
+            let (byte, after) = rest.split_first()?;
+            rest = after;
+            length |= usize::from(byte & 0x7f).checked_shl(shift)?;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let (member, after) = rest.split_at_checked(length)?;
+        out.push((tag >> 3, member));
+        message = after;
+    }
+    Some(out)
 }
 
 /// At most this much of bytes that mean nothing to us.
