@@ -12,7 +12,9 @@ use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
 /// Keys that each server writes of its own accord, or in a form that holds what it chose by chance.
-const OWN: [&str; 9] = [
+const OWN: [&str; 11] = [
+    "/registry/ipaddresses/10.96.0.1",
+    "/registry/services/specs/default/",
     "/registry/masterleases/",
     "/registry/leases/kube-system/",
     "/registry/leases/kube-node-lease/",

@@ -183,7 +183,7 @@ impl Arena {
     async fn shrunk(&mut self, causes: &mut Causes, name: &str) -> anyhow::Result<()> {
         let Some(cause) = causes.by_name.get_mut(name) else { return Ok(()) };
         self.looked_for = name.into();
-        let small = shrink::shrink(cause.example.clone(), self).await?;
+        let small = shrink::shrink(cause.example.clone(), cause.difference.step, self).await?;
         let again = self.run(&small).await?;
         if let Some(difference) = again.into_iter().find(|d| d.cause == name) {
             cause.difference = difference;

@@ -89,7 +89,10 @@ async fn side(name: &str, program: &Path, etcd: &Path, folder: &Path) -> anyhow:
     wait_until(|| async { Ok(Etcd::new(client).revision().await.is_ok()) }, &mut etcd, &dir.join("etcd.log"))
         .await?;
     let log = dir.join("apiserver.log");
-    let mut server = spawn(Command::new(program).args(server_flags(folder, &dir, port, client)), &log)?;
+    // Both under upstream's name, which is the field manager of what they write themselves.
+    let named = dir.join("kube-apiserver");
+    std::os::unix::fs::symlink(std::path::absolute(program)?, &named)?;
+    let mut server = spawn(Command::new(&named).args(server_flags(folder, &dir, port, client)), &log)?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let ca = folder.join("pki/ca.crt");
     wait_until(|| ready(address, &ca), &mut server, &log)

@@ -7,7 +7,7 @@ use super::object::leaves;
 use super::script::{Script, pointer_of, remove};
 
 /// Runs that one difference may cost.
-const TRIALS_MAX: usize = 160;
+const TRIALS_MAX: usize = 60;
 
 /// Tells whether a script still shows what is looked for.
 #[async_trait]
@@ -17,8 +17,12 @@ pub trait Judge: Send {
 }
 
 /// The smallest script found.
-pub async fn shrink(mut script: Script, judge: &mut dyn Judge) -> anyhow::Result<Script> {
+/// `step` is where the difference shows: what comes after it is tried without at once.
+pub async fn shrink(mut script: Script, step: usize, judge: &mut dyn Judge) -> anyhow::Result<Script> {
     let mut trials = 0;
+    let mut candidate = script.clone();
+    candidate.steps.truncate(step + 1);
+    accept(&mut script, candidate, &mut trials, judge).await?;
     let mut smaller = true;
     while smaller && trials < TRIALS_MAX {
         smaller = false;
