@@ -29,8 +29,10 @@ const PLACES_MAX: usize = 20;
 pub struct Difference {
     /// Index of the step; the number of steps for what is seen at the end (etcd).
     pub step: usize,
-    /// By which differences are grouped: place and message in general terms.
+    /// By which differences are grouped: verb, place and message in general terms.
     pub cause: String,
+    /// The resource that shows it.
+    pub resource: String,
     /// Upstream's answer, normalised.
     pub upstream: String,
     /// Ours.
@@ -69,11 +71,12 @@ impl Seen {
     }
 }
 
-/// Compares the answers to one step; `what` names it in causes: `create pods`.
-pub fn answers(step: usize, what: &str, upstream: &Seen, ours: &Seen) -> Vec<Difference> {
+/// Compares the answers to one step, which asks for `verb` of `resource`.
+pub fn answers(step: usize, (verb, resource): (&str, &str), upstream: &Seen, ours: &Seen) -> Vec<Difference> {
     let difference = |cause: String, hard| Difference {
         step,
-        cause: format!("{what}: {cause}"),
+        cause: format!("{verb}: {cause}"),
+        resource: resource.into(),
         upstream: format!("{}\n{}", head(upstream), upstream.body),
         ours: format!("{}\n{}", head(ours), ours.body),
         hard,
@@ -122,6 +125,10 @@ pub fn bodies(upstream: &str, ours: &str) -> Vec<String> {
     let (Ok(theirs), Ok(own)) = (parse(upstream), parse(ours)) else {
         return vec![format!("text '{}' but '{}'", shape(first_line(upstream)), shape(first_line(ours)))];
     };
+    let kind = |tree: &Json| tree["kind"].as_str().unwrap_or("").to_string();
+    if kind(&theirs) != kind(&own) {
+        return vec![format!("a {} but a {}", kind(&theirs), kind(&own))];
+    }
     let mut places = Vec::new();
     trees("", &theirs, &own, &mut places);
     if places.is_empty() {
@@ -163,6 +170,7 @@ fn trees(place: &str, upstream: &Json, ours: &Json, out: &mut Vec<String>) {
         (Json::Array(theirs), Json::Array(own)) => {
             if theirs.len() != own.len() {
                 out.push(format!("{place} has another length"));
+                return;
             }
             for (value, other) in theirs.iter().zip(own) {
                 trees(&format!("{place}/*"), value, other, out);

@@ -156,7 +156,10 @@ async fn compare(root: &Path, options: &Options, programs: &Programs) -> anyhow:
     for (name, cause) in causes.sorted() {
         match accepted.reason(name) {
             Some(reason) => println!("accepted, {} script(s): {name} ({reason})", cause.count),
-            None => open.push(format!("{} script(s): {name}", cause.count)),
+            None => {
+                let resources: Vec<&str> = cause.resources.iter().map(String::as_str).collect();
+                open.push(format!("{} script(s), {}: {name}", cause.count, resources.join(" ")));
+            }
         }
     }
     println!("{} requests in {} scripts; {} open causes", run.requests, run.scripts, open.len());

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -54,6 +54,8 @@ impl AcceptedList {
 pub struct Cause {
     /// Scripts that show it.
     pub count: usize,
+    /// Resources that show it.
+    pub resources: BTreeSet<String>,
     /// The first one, made small.
     pub example: Script,
     /// How it shows there.
@@ -76,10 +78,13 @@ impl Causes {
         for (name, difference) in unique {
             if let Some(cause) = self.by_name.get_mut(name) {
                 cause.count += 1;
+                cause.resources.insert(difference.resource.clone());
                 continue;
             }
             new.push(name.to_string());
-            let cause = Cause { count: 1, example: script.clone(), difference: difference.clone() };
+            let resources = BTreeSet::from([difference.resource.clone()]);
+            let cause =
+                Cause { count: 1, resources, example: script.clone(), difference: difference.clone() };
             self.by_name.insert(name.to_string(), cause);
         }
         new
@@ -114,6 +119,7 @@ pub struct Run {
 struct Row<'a> {
     cause: &'a str,
     scripts: usize,
+    resources: &'a BTreeSet<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<&'a str>,
     example: &'a Script,
@@ -127,6 +133,7 @@ pub fn results(run: &Run, causes: &Causes, accepted: &AcceptedList) -> anyhow::R
         .map(|(name, cause)| Row {
             cause: name,
             scripts: cause.count,
+            resources: &cause.resources,
             accepted: accepted.reason(name),
             example: &cause.example,
         })

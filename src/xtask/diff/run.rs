@@ -59,7 +59,10 @@ pub async fn run(
     for (index, step) in script.steps.iter().enumerate() {
         let [left, right] = &mut lanes;
         let (theirs, own) = tokio::try_join!(left.step(index, step, ns), right.step(index, step, ns))?;
-        let found = compare::answers(index, &what(step), &theirs, &own);
+        let found = {
+            let (verb, resource) = what(step);
+            compare::answers(index, (&verb, &resource), &theirs, &own)
+        };
         let hard = found.iter().any(|d| d.hard);
         differences.extend(found);
         if hard {
@@ -74,8 +77,8 @@ pub async fn run(
     Ok(differences)
 }
 
-/// A step in general terms: `create pods`, `patch apply deployments/status`.
-pub fn what(step: &Step) -> String {
+/// A step in general terms: (`create`, `pods`), (`apply`, `deployments/status`).
+pub fn what(step: &Step) -> (String, String) {
     let (method, path) = step.ask.split_once(' ').unwrap_or(("", ""));
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let mut parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
@@ -105,14 +108,13 @@ pub fn what(step: &Step) -> String {
         _ if named => "get",
         _ => "list",
     };
+    // Other forms of an answer come out of other code.
     let form = match step.accept.as_str() {
         a if a.contains("as=Table") => " as table",
         a if a.contains("as=PartialObjectMetadata") => " as metadata",
-        a if a.contains("protobuf") => " in protobuf",
-        a if a.contains("yaml") => " in yaml",
         _ => "",
     };
-    format!("{verb} {resource}{form}")
+    (format!("{verb}{form}"), resource)
 }
 
 impl<'a> Lane<'a> {
@@ -243,16 +245,21 @@ async fn watches(lanes: &mut [Lane<'_>; 2], script: &Script) -> Vec<Difference> 
     let mut out = Vec::new();
     for (their_watch, own_watch) in theirs.watches.iter().zip(&own.watches) {
         let step = their_watch.step;
-        let what = script.steps.get(step).map(what).unwrap_or_default();
+        let (verb, resource) = script.steps.get(step).map(what).unwrap_or_default();
         let their_events: Vec<String> = their_watch.events.iter().map(|e| theirs.names.text(e)).collect();
         let own_events: Vec<String> = own_watch.events.iter().map(|e| own.names.text(e)).collect();
-        out.extend(events(step, &what, &their_events, &own_events));
+        out.extend(events(step, (&verb, &resource), &their_events, &own_events));
     }
     out
 }
 
 /// Compares two streams event by event; what follows a difference in kind or number is not looked at.
-pub fn events(step: usize, what: &str, upstream: &[String], ours: &[String]) -> Vec<Difference> {
+pub fn events(
+    step: usize,
+    (verb, resource): (&str, &str),
+    upstream: &[String],
+    ours: &[String],
+) -> Vec<Difference> {
     let kind = |event: Option<&String>| -> String {
         let tree = event.map(|e| serde_json::from_str::<Json>(e).unwrap_or_default());
         tree.map_or("nothing".into(), |t| t["type"].as_str().unwrap_or("garbage").to_string())
@@ -261,7 +268,8 @@ pub fn events(step: usize, what: &str, upstream: &[String], ours: &[String]) -> 
         let (their, own) = (upstream.get(index), ours.get(index));
         let difference = |cause: String| Difference {
             step,
-            cause: format!("{what}: event {cause}"),
+            cause: format!("{verb}: event {cause}"),
+            resource: resource.into(),
             upstream: upstream.join("\n"),
             ours: ours.join("\n"),
             hard: false,
@@ -304,7 +312,8 @@ async fn stored(lanes: &mut [Lane<'_>; 2], step: usize) -> anyhow::Result<Vec<Di
         let place: String = key.split('/').take(4).collect::<Vec<_>>().join("/");
         out.extend(causes.into_iter().map(|cause| Difference {
             step,
-            cause: format!("etcd {}: {cause}", compare::shape(&place)),
+            cause: format!("etcd: {cause}"),
+            resource: place.trim_start_matches("/registry/").split('/').next().unwrap_or("").into(),
             upstream: format!("{key}\n{}", t.unwrap_or(&nothing)),
             ours: format!("{key}\n{}", o.unwrap_or(&nothing)),
             hard: false,

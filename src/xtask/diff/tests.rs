@@ -225,7 +225,7 @@ fn a_seed_gives_the_same_scripts_and_all_verbs() {
     let seen: std::collections::BTreeSet<String> = first
         .iter()
         .flat_map(|s| &s.steps)
-        .map(|step| run::what(step).split(' ').next().unwrap_or("").to_string())
+        .map(|step| run::what(step).0.split(' ').next().unwrap_or("").to_string())
         .collect();
     for verb in [
         "create",
