@@ -212,9 +212,12 @@ pub fn content(code: StatusCode, content: &Content, style: &Style) -> Result<Ans
         Content::Stored(stored) => object(code, stored, style),
         Content::Tree { value, ty, gvk } => Ok(tree(code, value, Universe::builtin(), *ty, gvk, style)),
         Content::Status(success) => {
-            // What a deletion answers says no code.
+            // What a deletion answers says no code; what a creation answers does.
+            // upstream: endpoints/handlers/create.go createHandler
             let mut value = success.to_value();
-            value.remove(&["code"]);
+            if code != StatusCode::CREATED {
+                value.remove(&["code"]);
+            }
             let ty = builtin(STATUS).ok_or_else(|| Status::internal("Status is not among the facts"))?;
             Ok(tree(code, &value, Universe::builtin(), ty, &Gvk::new("", "v1", "Status"), style))
         }
@@ -226,7 +229,7 @@ pub fn object(code: StatusCode, object: &Object, style: &Style) -> Result<Answer
     let accepted = &style.accepted;
     if let Some(Transform::Table { version, .. }) = &accepted.transform {
         let form = form(accepted);
-        let meta = ListMeta { resource_version: object.revision().to_string(), ..ListMeta::default() };
+        let meta = ListMeta { resource_version: shown_revision(object.revision()), ..ListMeta::default() };
         let head = table_head(version, &meta, Some(&copepod_registry::column_definitions(&object.served)));
         let parts = vec![head, object.body(form)?.bytes, Bytes::from_static(TABLE_TAIL)];
         return Ok(json_parts(code, parts, style));
@@ -272,6 +275,11 @@ pub fn shown_gvk(object: &Object, accepted: &Accepted) -> Gvk {
     }
 }
 
+/// No revision (a dry run's object has none) is the empty one.
+fn shown_revision(revision: u64) -> String {
+    if revision == 0 { String::new() } else { revision.to_string() }
+}
+
 const TABLE_TAIL: &[u8] = b"]}";
 
 /// `{"kind":"Table",...,"rows":[`; without columns for the later frames of a watch.
@@ -289,7 +297,7 @@ pub fn table_head(version: &str, meta: &ListMeta, columns: Option<&Bytes>) -> By
 pub fn listing(listing: &Listing, style: &Style) -> Result<Answer, Status> {
     let accepted = &style.accepted;
     let meta = ListMeta {
-        resource_version: if listing.revision == 0 { String::new() } else { listing.revision.to_string() },
+        resource_version: shown_revision(listing.revision),
         continue_token: listing.continue_token.clone(),
         remaining_item_count: listing.remaining,
     };
@@ -307,7 +315,12 @@ pub fn listing(listing: &Listing, style: &Style) -> Result<Answer, Status> {
         copepod_schema::Media::Json => frame::Form::Members,
     };
     let len = bodies.iter().enumerate().map(|(i, b)| frame::item_len(b, i)).sum();
-    let Frame { head, tail } = frame::list(form, &gvk, &meta, len);
+    let Frame { mut head, mut tail } = frame::list(form, &gvk, &meta, len);
+    if bodies.is_empty() && form == frame::Form::Members && gvk.kind == "PartialObjectMetadataList" {
+        // upstream makes the list of metadata item by item: without any it stays nil.
+        head = [head.strip_suffix(b"[").unwrap_or(&head), b"null}"].concat().into();
+        tail = Bytes::new();
+    }
     let mut parts = Vec::with_capacity(2 * bodies.len() + 3);
     parts.push(head);
     for (i, body) in bodies.into_iter().enumerate() {

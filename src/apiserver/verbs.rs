@@ -89,9 +89,6 @@ pub async fn handle(server: Arc<Server>, exchange: Exchange, body: HttpBody, gua
         Ok(routed) => routed,
         Err(refusal) => return exchange.refuse(&refusal),
     };
-    if let Some(text) = deprecation(&routed.target) {
-        exchange.warnings.add(text);
-    }
     if let Some(connect) = proxy::find(&routed.target) {
         return proxy::connect(server, exchange, body, routed.target, connect, guard).await;
     }
@@ -181,10 +178,16 @@ async fn perform(
 ) -> Result<Answer, Status> {
     let Routed { target, verb } = routed;
     let (registry, caller, query) = (&server.registry, exchange.caller(), &exchange.query);
+    if verb != Verb::Watch {
+        negotiate::ensure_routable(exchange.headers(), verb == Verb::List)?;
+    }
+    // A request that finds no route is warned of nothing.
+    if let Some(text) = deprecation(&target) {
+        exchange.warnings.add(text);
+    }
     if verb == Verb::Watch {
         return self::watch(server, exchange, &target, guard).await;
     }
-    negotiate::ensure_routable(exchange.headers(), verb == Verb::List)?;
     let accepted = negotiate::accept(exchange.headers(), &query.0, Offers::Transforms)?;
     let style = exchange.style(accepted);
     let answer = match verb {

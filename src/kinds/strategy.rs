@@ -148,6 +148,9 @@ pub trait Strategy: Sync + Send {
     /// Versioned to hub, including the same-version fix-ups of upstream's hand-written conversions.
     fn to_hub(&self, version: &str, object: &mut Value) {}
 
+    /// Puts back what the stored encoding cannot hold (protobuf has no type meta).
+    fn restore(&self, object: &mut Value) {}
+
     /// Hub to versioned.
     #[allow(clippy::wrong_self_convention, reason = "the counterpart of to_hub")]
     fn from_hub(&self, version: &str, object: &mut Value) {}

@@ -158,6 +158,7 @@ impl Forms {
 
     fn tree(&self, seen_as: &SeenAs, stored: &Bytes, revision: u64) -> Result<Value, CodecError> {
         let mut tree = wire::decode_stored(&self.types, &self.storage, stored)?;
+        self.kind.strategy.restore(&mut tree);
         if !seen_as.is_stored {
             self.kind.strategy.to_hub(&self.storage.version, &mut tree);
             seen_as.kind.strategy.from_hub(&seen_as.gvk.version, &mut tree);

@@ -93,7 +93,7 @@ pub(crate) fn decode_request(
     if let Some(said) = said.filter(|said| said != expected.gvk && !said.kind.is_empty()) {
         match expected.also.iter().find(|(gvk, _)| *gvk == said) {
             Some((_, ty)) => decoded = decode(*ty),
-            None => return Err(not_expected(expected, &said)),
+            None => return Err(not_expected(body, expected, &said)),
         }
     }
     let decoded = decoded.map_err(|failure| failure.status(kind, &body.bytes))?;
@@ -110,7 +110,7 @@ pub(crate) fn decode_request(
 }
 
 /// The body is of another kind or version. upstream: runtime.Scheme.New, convertor.Convert, AcceptsGroupVersion
-fn not_expected(expected: &Expected, said: &Gvk) -> Status {
+fn not_expected(body: &crate::api::Body, expected: &Expected, said: &Gvk) -> Status {
     let (kind, want) = (&expected.gvk.kind, expected.gvk);
     let cannot = |why: String| {
         let version = copepod_meta::field::quote(&said.version);
@@ -119,8 +119,17 @@ fn not_expected(expected: &Expected, said: &Gvk) -> Status {
             said.kind
         ))
     };
-    if expected.types.by_gvk(said).is_none() && Universe::builtin().by_gvk(said).is_none() {
+    // Tables and the like are answers: no scheme that reads requests knows them.
+    let known = |types: &Universe| types.by_gvk(said).filter(|_| said.group != "meta.k8s.io");
+    let builtin = Universe::builtin();
+    let status = || builtin.by_name(STATUS).filter(|_| *said == Gvk::new("", "v1", "Status"));
+    let Some(ty) = known(builtin).or_else(status).or_else(|| known(expected.types)) else {
         return cannot(not_registered(said));
+    };
+    if !expected.types.is_unstructured()
+        && let Err(failure) = codec::decode(&body.bytes, body.media, builtin, ty, None)
+    {
+        return failure.status(kind, &body.bytes);
     }
     if said.kind == *kind && said.group == want.group {
         return Status::bad_request(format!(
@@ -129,8 +138,11 @@ fn not_expected(expected: &Expected, said: &Gvk) -> Status {
             want.api_version()
         ));
     }
-    let package =
-        |gvk: &Gvk| if gvk.group.is_empty() { "core".to_string() } else { gvk.group.replace(".k8s.io", "") };
+    // The Go package of the internal type; both Events are one there.
+    let package = |gvk: &Gvk| match gvk.group.split('.').next() {
+        None | Some("" | "events") => "core".to_string(),
+        Some(package) => package.to_string(),
+    };
     cannot(format!(
         "converting ({}.{}) to ({}.{kind}): unknown conversion",
         said.version,
@@ -138,6 +150,8 @@ fn not_expected(expected: &Expected, said: &Gvk) -> Status {
         package(want)
     ))
 }
+
+const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 
 /// upstream: apimachinery/pkg/runtime/error.go notRegisteredErr; the scheme is named after the line that made it
 pub(crate) fn not_registered(gvk: &Gvk) -> String {

@@ -99,7 +99,8 @@ impl Call<'_> {
         let name = object.str_at(&["metadata", "name"]).to_string();
         self.validate(Operation::Create, &name, Some(&mut object), None).await?;
         let key = self.collection.key(self.object_namespace(), &name)?;
-        if revision_of(&object)? != 0 {
+        // What is no revision is none, for a new object. upstream: storage/etcd3/store.go Create
+        if revision_of(&object).is_ok_and(|revision| revision != 0) {
             let why = "resourceVersion should not be set on objects to be created";
             return Err(Status::new(500, copepod_meta::Reason::Unknown, why));
         }
@@ -143,7 +144,9 @@ impl Call<'_> {
         self.strategy.prepare_create(&cx, object);
         let namespaced = self.collection.resource.namespaced;
         let mut errors = ErrorList::new();
-        common::validate(object, namespaced, &|n, p| self.strategy.validate_name(n, p), &mut errors);
+        if self.strategy.metadata_first() {
+            common::validate(object, namespaced, &|n, p| self.strategy.validate_name(n, p), &mut errors);
+        }
         self.strategy.validate_create(&cx, object, &mut errors);
         if errors.is_empty() {
             common::validate(object, namespaced, &common::path_segment_name, &mut errors);

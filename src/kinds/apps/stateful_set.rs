@@ -48,7 +48,14 @@ fn default(object: &mut Value) {
     for template in each(spec, &["volumeClaimTemplates"]) {
         fill_nil(template.make(&["spec"]), "volumeMode", "Filesystem");
         fill(template.make(&["status"]), "phase", "Pending");
-        // upstream: Convert_apps_StatefulSetSpec_To_v1_StatefulSetSpec
+    }
+    claim_type_meta(object);
+}
+
+/// upstream: Convert_apps_StatefulSetSpec_To_v1_StatefulSetSpec
+fn claim_type_meta(object: &mut Value) {
+    let Some(spec) = object.at_mut(&["spec"]) else { return };
+    for template in each(spec, &["volumeClaimTemplates"]) {
         template.set(&["apiVersion"], "v1");
         template.set(&["kind"], "PersistentVolumeClaim");
     }
@@ -60,6 +67,9 @@ impl Strategy for StatefulSet {
     }
     fn to_hub(&self, _version: &str, object: &mut Value) {
         super::convert_template(object);
+    }
+    fn restore(&self, object: &mut Value) {
+        claim_type_meta(object);
     }
     fn from_hub(&self, _version: &str, object: &mut Value) {
         super::convert_template(object);
