@@ -24,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -38,6 +39,11 @@ func image() string {
 		return name
 	}
 	return "localhost/copepod/web:1"
+}
+
+// listening holds when the image's web server answers.
+func listening() *corev1.Probe {
+	return &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt32(8080)}}}
 }
 
 // running makes a pod and waits, by watch, until its container is ready.
@@ -271,7 +277,7 @@ func forwards(t *testing.T, way string) {
 	play(t, []step{
 		{"a port is forwarded", func(t *testing.T) {
 			running(t, p, "p", corev1.Container{Command: []string{"sh", "-c", "head -c 2000000 /dev/zero >/www/zeros; exec httpd -f -p 8080 -h /www"},
-				ReadinessProbe: &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"nc", "-z", "127.0.0.1", "8080"}}}}})
+				ReadinessProbe: listening()})
 			request := p.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(p.namespace).Name("p").SubResource("portforward")
 			dialer, err := dialers[way](rest.CopyConfig(p.config), request.URL())
 			must(t, err)
@@ -320,8 +326,7 @@ func TestPodProxyAndEphemeral(t *testing.T) {
 	pods := p.client.CoreV1().Pods(p.namespace)
 	play(t, []step{
 		{"the proxy of the API server", func(t *testing.T) {
-			running(t, p, "p", corev1.Container{ReadinessProbe: &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{
-				Exec: &corev1.ExecAction{Command: []string{"nc", "-z", "127.0.0.1", "8080"}}}}})
+			running(t, p, "p", corev1.Container{ReadinessProbe: listening()})
 			body, err := pods.ProxyGet("http", "p", "8080", "/index.html", nil).DoRaw(p.ctx)
 			must(t, err)
 			want(t, strings.Contains(string(body), "It runs."), "%q", body)

@@ -1,7 +1,7 @@
 //! A controller that makes the world as its objects say, until nothing is left to do.
 
 use crate::{Case, Place, case};
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -32,9 +32,17 @@ async fn reconcile(map: Arc<ConfigMap>, context: Arc<Context>) -> Result<Action,
     let name = map.name_any();
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"of": name},
         "metadata": {"name": name, "labels": {"app": "conformance"}, "ownerReferences": [map.controller_owner_ref(&())]}});
-    context.place.api::<Secret>().patch(&name, &PatchParams::apply("controller").force(), &Patch::Apply(secret)).await?;
+    context
+        .place
+        .api::<Secret>()
+        .patch(&name, &PatchParams::apply("controller").force(), &Patch::Apply(secret))
+        .await?;
     let done = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "annotations": {"done": "yes"}}});
-    context.place.api::<ConfigMap>().patch(&name, &PatchParams::apply("controller"), &Patch::Apply(done)).await?;
+    context
+        .place
+        .api::<ConfigMap>()
+        .patch(&name, &PatchParams::apply("controller"), &Patch::Apply(done))
+        .await?;
     Ok(Action::await_change())
 }
 
@@ -57,12 +65,7 @@ async fn converges(p: Place, config: Config) -> anyhow::Result<()> {
 async fn observe(p: &Place, context: &Context) -> anyhow::Result<()> {
     let (maps, secrets): (Api<ConfigMap>, Api<Secret>) = (p.api(), p.api());
     let params = ListParams::default().labels("app=conformance");
-    let done = |m: &ConfigMap| m.annotations().get("done").is_some_and(|v| v == "yes");
-    let state = async || -> anyhow::Result<bool> {
-        Ok(maps.list(&params).await?.iter().filter(|m| done(m)).count() == OWNERS
-            && secrets.list(&params).await?.items.len() == OWNERS)
-    };
-    until(&state).await.context("at first")?;
+    until("all is done", || all_done(&maps, &secrets, &params)).await?;
     // Nothing is left to do: writes without a change make no events, so the controller comes to rest.
     let mut runs = context.runs.load(Ordering::Relaxed);
     loop {
@@ -75,20 +78,34 @@ async fn observe(p: &Place, context: &Context) -> anyhow::Result<()> {
     }
     ensure!(runs <= OWNERS * 10, "{runs} runs for {OWNERS} objects");
     // What is lost is made again, because its owner is told.
-    let lost = secrets.get("m3").await?;
+    let lost = secrets.get("m3").await?.uid();
     secrets.delete("m3", &DeleteParams::default()).await?;
-    until(&async || Ok(secrets.get_opt("m3").await?.is_some_and(|s| s.uid() != lost.uid()))).await.context("after a loss")?;
+    until("what was lost is there again", || made_again(&secrets, &lost)).await?;
     let data = secrets.get("m3").await?.data.unwrap_or_default();
     ensure!(data.get("of").is_some_and(|v| v.0 == b"m3"), "{data:?}");
     Ok(())
 }
 
-async fn until(holds: &impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+async fn all_done(maps: &Api<ConfigMap>, secrets: &Api<Secret>, params: &ListParams) -> anyhow::Result<bool> {
+    let done = |m: &&ConfigMap| m.annotations().get("done").is_some_and(|v| v == "yes");
+    let maps = maps.list(params).await?;
+    Ok(maps.iter().filter(done).count() == OWNERS && secrets.list(params).await?.items.len() == OWNERS)
+}
+
+async fn made_again(secrets: &Api<Secret>, lost: &Option<String>) -> anyhow::Result<bool> {
+    Ok(secrets.get_opt("m3").await?.is_some_and(|s| s.uid() != *lost))
+}
+
+/// Asks again for up to 20 seconds: what the controller does is told to nobody else.
+async fn until<F>(what: &str, holds: impl Fn() -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<bool>>,
+{
     for _ in 0..200 {
         if holds().await? {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    anyhow::bail!("never came to be")
+    anyhow::bail!("not within 20 seconds: {what}")
 }

@@ -43,7 +43,8 @@ impl Place {
     }
 
     async fn config_map(&self, name: &str) -> anyhow::Result<ConfigMap> {
-        let map = serde_json::from_value(json!({"metadata": {"name": name, "labels": {"app": "conformance"}}}))?;
+        let map =
+            serde_json::from_value(json!({"metadata": {"name": name, "labels": {"app": "conformance"}}}))?;
         self.api().create(&PostParams::default(), &map).await.context("create")
     }
 }
@@ -89,7 +90,8 @@ async fn in_namespace(client: Client, case: &Case) -> anyhow::Result<()> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let id = uuid::Uuid::new_v4().simple().to_string();
     let namespace = serde_json::from_value(json!({"metadata": {"name": format!("kube-rs-{}", &id[..8])}}))?;
-    let namespace = namespaces.create(&PostParams::default(), &namespace).await.context("namespace")?.name_any();
+    let namespace =
+        namespaces.create(&PostParams::default(), &namespace).await.context("namespace")?.name_any();
     let place = Place { client, namespace: namespace.clone() };
     let outcome = std::panic::AssertUnwindSafe((case.run)(place)).catch_unwind().await;
     namespaces.delete(&namespace, &DeleteParams::default()).await.context("delete the namespace")?;
@@ -116,9 +118,11 @@ async fn run() -> anyhow::Result<bool> {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let cases = [objects::CASES, watching::CASES, control::CASES, node::CASES];
     let chosen = cases.into_iter().flatten();
-    let chosen = chosen.filter(|case| wanted.is_empty() || wanted.iter().any(|part| case.name.contains(part.as_str())));
-    let mut outcomes =
-        futures::stream::iter(chosen).map(|case| play(client.clone(), case, node)).buffer_unordered(CASES_AT_ONCE);
+    let chosen = chosen
+        .filter(|case| wanted.is_empty() || wanted.iter().any(|part| case.name.contains(part.as_str())));
+    let mut outcomes = futures::stream::iter(chosen)
+        .map(|case| play(client.clone(), case, node))
+        .buffer_unordered(CASES_AT_ONCE);
     while let Some((case, outcome, took)) = outcomes.next().await {
         let word = match &outcome {
             Outcome::Passed => "ok",
@@ -131,7 +135,7 @@ async fn run() -> anyhow::Result<bool> {
             Outcome::Skipped => skipped += 1,
             Outcome::Failed(error) => {
                 failed += 1;
-                println!("         {error:?}");
+                println!("         {error:#}");
             }
         }
     }

@@ -93,7 +93,10 @@ async fn exec(p: Place) -> anyhow::Result<()> {
     let status = finish(process, Vec::new()).await?.status;
     let causes = status.details.as_ref().and_then(|d| d.causes.as_ref()).context("no causes")?;
     ensure!(status.reason.as_deref() == Some("NonZeroExitCode"), "{status:?}");
-    ensure!(causes.iter().any(|c| c.reason.as_deref() == Some("ExitCode") && c.message.as_deref() == Some("42")), "{causes:?}");
+    ensure!(
+        causes.iter().any(|c| c.reason.as_deref() == Some("ExitCode") && c.message.as_deref() == Some("42")),
+        "{causes:?}"
+    );
     let missing = pods.exec("nothing", ["true"], &AttachParams::default()).await;
     ensure!(missing.is_err(), "exec in a pod that is not there");
     Ok(())
@@ -132,7 +135,7 @@ async fn attach(p: Place) -> anyhow::Result<()> {
 }
 
 async fn port_forward(p: Place) -> anyhow::Result<()> {
-    let ready = json!({"readinessProbe": {"periodSeconds": 1, "exec": {"command": ["nc", "-z", "127.0.0.1", "8080"]}}});
+    let ready = json!({"readinessProbe": {"periodSeconds": 1, "httpGet": {"port": 8080}}});
     let pods = running(&p, ready).await?;
     let listening = |pod: Option<&Pod>| {
         let statuses = pod.and_then(|p| p.status.as_ref()).and_then(|s| s.container_statuses.as_ref());
@@ -158,7 +161,8 @@ async fn port_forward(p: Place) -> anyhow::Result<()> {
 }
 
 async fn logs(p: Place) -> anyhow::Result<()> {
-    let pods = running(&p, json!({"command": ["sh", "-c", "echo one; sleep 1; echo two; sleep 1000"]})).await?;
+    let pods =
+        running(&p, json!({"command": ["sh", "-c", "echo one; sleep 1; echo two; sleep 1000"]})).await?;
     let params = LogParams { follow: true, container: Some("c".into()), ..LogParams::default() };
     let mut stream = Box::pin(pods.log_stream("p", &params).await?);
     let mut text = [0; 8];
@@ -175,8 +179,10 @@ async fn ephemeral(p: Place) -> anyhow::Result<()> {
     let patch = json!({"spec": {"ephemeralContainers": [{"name": "e", "image": image, "command": ["sleep", "1000"]}]}});
     pods.patch_ephemeral_containers("p", &PatchParams::default(), &Patch::Strategic(patch)).await?;
     let runs = |pod: Option<&Pod>| {
-        let statuses = pod.and_then(|p| p.status.as_ref()).and_then(|s| s.ephemeral_container_statuses.as_ref());
-        statuses.is_some_and(|s| s.iter().any(|c| c.state.as_ref().is_some_and(|state| state.running.is_some())))
+        let statuses =
+            pod.and_then(|p| p.status.as_ref()).and_then(|s| s.ephemeral_container_statuses.as_ref());
+        statuses
+            .is_some_and(|s| s.iter().any(|c| c.state.as_ref().is_some_and(|state| state.running.is_some())))
     };
     let pod = await_condition(pods.clone(), "p", runs).await?.context("no pod")?;
     pods.evict("p", &EvictParams::default()).await?;

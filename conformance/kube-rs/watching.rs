@@ -29,14 +29,18 @@ fn label(config: Config) -> Config {
 }
 
 async fn change(maps: &Api<ConfigMap>, name: &str) -> anyhow::Result<()> {
-    maps.patch(name, &PatchParams::default(), &Patch::Merge(json!({"data": {"k": "v"}}))).await.map(|_| ()).context("patch")
+    maps.patch(name, &PatchParams::default(), &Patch::Merge(json!({"data": {"k": "v"}})))
+        .await
+        .map(|_| ())
+        .context("patch")
 }
 
 async fn raw(p: Place) -> anyhow::Result<()> {
     let maps: Api<ConfigMap> = p.api();
     let list = maps.list(&Default::default()).await?;
     let version = list.metadata.resource_version.context("a list without a resourceVersion")?;
-    let mut events = maps.watch(&WatchParams::default().labels("app=conformance").timeout(20), &version).await?.boxed();
+    let mut events =
+        maps.watch(&WatchParams::default().labels("app=conformance").timeout(20), &version).await?.boxed();
     p.config_map("w").await?;
     change(&maps, "w").await?;
     maps.delete("w", &DeleteParams::default()).await?;
@@ -64,7 +68,11 @@ async fn initial_events(p: Place) -> anyhow::Result<()> {
     match events.try_next().await? {
         Some(WatchEvent::Bookmark(b)) => {
             let end = b.metadata.annotations.get("k8s.io/initial-events-end");
-            ensure!(end.is_some_and(|v| v == "true") && !b.metadata.resource_version.is_empty(), "{b:?}");
+            ensure!(
+                end.is_some_and(|v| v == "true") && !b.metadata.resource_version.is_empty(),
+                "{:?}",
+                b.metadata.annotations
+            );
         }
         other => anyhow::bail!("wanted a bookmark: {other:?}"),
     }
@@ -72,7 +80,10 @@ async fn initial_events(p: Place) -> anyhow::Result<()> {
 }
 
 /// The events of a watcher as words; the initial ones in the order of their names, which a watcher need not keep.
-async fn words(mut events: impl Stream<Item = kube::runtime::watcher::Result<Event<ConfigMap>>> + Unpin, count: usize) -> anyhow::Result<Vec<String>> {
+async fn words(
+    mut events: impl Stream<Item = kube::runtime::watcher::Result<Event<ConfigMap>>> + Unpin,
+    count: usize,
+) -> anyhow::Result<Vec<String>> {
     let (mut seen, mut initial) = (Vec::new(), Vec::new());
     while seen.len() < count {
         match events.try_next().await?.context("the watcher ended")? {

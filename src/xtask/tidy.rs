@@ -18,7 +18,12 @@ const COLUMNS_MAX: usize = 140;
 pub fn check(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut exceptions = exceptions(&root.join("src/xtask/tidy-exceptions.txt"))?;
     let mut findings = Vec::new();
-    for file in FOLDERS.iter().map(|folder| rust_files(&root.join(folder))).collect::<anyhow::Result<Vec<_>>>()?.concat() {
+    for file in FOLDERS
+        .iter()
+        .map(|folder| rust_files(&root.join(folder)))
+        .collect::<anyhow::Result<Vec<_>>>()?
+        .concat()
+    {
         let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
         let text = std::fs::read_to_string(&file).with_context(|| name.clone())?;
         check_file(&name, &text, exceptions.remove(&name), &mut findings);
