@@ -211,11 +211,6 @@ func execs(t *testing.T, way string) {
 			must(t, err)
 			want(t, sha256.Sum256([]byte(stdout)) == sha256.Sum256(data), "%d bytes came back", len(stdout))
 		}},
-		{"a program that does not read its input", func(t *testing.T) {
-			stdout, _, err := run(t, io.LimitReader(rand.Reader, 1<<20), "echo", "done")
-			must(t, err)
-			want(t, stdout == "done\n", "%q", stdout)
-		}},
 		{"a terminal of a size", func(t *testing.T) {
 			s := session{p: p, way: way, pod: "p", command: []string{"sh", "-c", "tty; sleep 0.5; stty size"}, tty: true,
 				sizes: &sizes{[]remotecommand.TerminalSize{{Width: 81, Height: 25}, {Width: 132, Height: 43}}}}

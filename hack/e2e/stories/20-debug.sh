@@ -7,9 +7,10 @@ ok '' k debug p --image=localhost/copepod/web:1 -c look --attach=false -- sh -c 
 soon 'running' value pod/p '.status.ephemeralContainerStatuses[?(@.name=="look")].state'
 soon 'It runs' k logs p -c look
 ok 'Ephemeral Containers:' k describe pod p
-# In the name space of a container's processes, with input.
-ok 'httpd' k debug p -i --image=localhost/copepod/web:1 --target=p -c target -- sh -c 'sleep 1; ps; sleep 1'
-ok 'got word' kk "echo word | k debug p -i --image=localhost/copepod/web:1 -c asks -- sh -c 'read x; echo got \$x; sleep 1'"
+# In the name space of a container's processes, with input. The runtime ends an attach with its input, so the log is asked.
+ok 'Targeting container "p"' kk "echo word | k debug p -i --image=localhost/copepod/web:1 --target=p -c asks -- sh -c 'ps; read x; echo got \$x'"
+soon '^ +1 root .*httpd' k logs p -c asks
+soon '^got word$' k logs p -c asks
 soon 'terminated' value pod/p '.status.ephemeralContainerStatuses[?(@.name=="asks")].state'
 no 'is invalid|may not be|Forbidden|cannot' k debug p --image=localhost/copepod/web:1 -c look --attach=false -- true
 ok "^$before\$" value pod/p '.status.containerStatuses[0].containerID'
