@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -36,6 +37,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/retry"
+	"sigs.k8s.io/yaml"
 )
 
 var (
@@ -105,8 +107,42 @@ func TestDiscovery(t *testing.T) {
 			document, err := client.OpenAPISchema()
 			must(t, err)
 			want(t, len(document.Definitions.AdditionalProperties) > 500, "%d definitions", len(document.Definitions.AdditionalProperties))
+			// It comes in protobuf, and says the same as the document in JSON.
+			text, err := document.YAMLValue("")
+			must(t, err)
+			var got, wanted any
+			must(t, yaml.Unmarshal(text, &got))
+			plain, err := client.RESTClient().Get().AbsPath("/openapi/v2").SetHeader("Accept", jsonType).Do(t.Context()).Raw()
+			must(t, err)
+			must(t, json.Unmarshal(plain, &wanted))
+			alike(t, "", got, wanted)
 		}},
 	})
+}
+
+// alike compares two documents and names the first place where they differ. What is empty or false is nothing.
+func alike(t *testing.T, at string, got, wanted any) {
+	t.Helper()
+	switch wanted := wanted.(type) {
+	case map[string]any:
+		got, _ := got.(map[string]any)
+		for key := range got {
+			want(t, wanted[key] != nil, "%s.%s: is there in protobuf only", at, key)
+		}
+		for key, value := range wanted {
+			if value != "" && value != false {
+				alike(t, at+"."+key, got[key], value)
+			}
+		}
+	case []any:
+		got, _ := got.([]any)
+		want(t, len(got) == len(wanted), "%s: %d elements, %d", at, len(got), len(wanted))
+		for i := range wanted {
+			alike(t, fmt.Sprintf("%s[%d]", at, i), got[i], wanted[i])
+		}
+	default:
+		want(t, fmt.Sprint(got) == fmt.Sprint(wanted), "%s: %v, %v", at, got, wanted)
+	}
 }
 
 func TestDynamic(t *testing.T) {

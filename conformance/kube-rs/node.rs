@@ -148,8 +148,8 @@ async fn port_forward(p: Place) -> anyhow::Result<()> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     ensure!(answer.starts_with("HTTP/1.") && answer.contains("It runs."), "{answer:?}");
-    drop(stream);
-    forwarder.join().await?;
+    // The pod closed first, and the runtime with it its WebSocket; kube then has nobody to say its own farewell to.
+    forwarder.abort();
     // A port that nobody listens on is told as an error of that port.
     let mut forwarder = pods.portforward("p", &[9]).await?;
     let error = forwarder.take_error(9).context("no error channel")?;
