@@ -57,7 +57,7 @@ conformance() {
   local code=0 log=$DATA/conformance.log
   KUBECONFIG=$KUBECONFIG_FILE "$@" >"$log" 2>&1 || code=$?
   if [ $code != 0 ]; then
-    grep -E -A12 -- '--- FAIL|_test.go:[0-9]+:|^FAILED|^Error|^panic' "$log" | cut -c1-600 | tail -n 55 >&2
+    grep -E -A12 -- '--- FAIL|_test.go:[0-9]+:|^FAILED|^Error|^panic' "$log" | cut -c1-600 | head -n 50 >&2
   fi
   grep -E '[0-9]+ passed, [0-9]+ failed' "$log" | sed 's/^/told: /'
   [ $code = 0 ] || fail "$1 failed"
