@@ -6,6 +6,7 @@
 #   lacks 'text' COMMAND...   COMMAND succeeds and prints no such line
 #   soon 'text' COMMAND...    as ok, tried again for up to half a minute
 #   apply <<EOF               kubectl apply of a manifest
+#   conformance PROGRAM...    PROGRAM succeeds on this cluster; its closing line is shown where the story is told
 #
 # The first that does not hold ends the story: it has failed, and what was printed is shown.
 
@@ -52,6 +53,15 @@ gone() { # KIND NAME: is gone soon
   done
 }
 
+conformance() {
+  local code=0 log=$DATA/conformance.log
+  KUBECONFIG=$KUBECONFIG_FILE "$@" >"$log" 2>&1 || code=$?
+  if [ $code != 0 ]; then
+    grep -E -A12 -- '--- FAIL|_test.go:[0-9]+:|^FAILED|^Error|^panic' "$log" | cut -c1-600 | head -n 50 >&2
+  fi
+  grep -E '[0-9]+ passed, [0-9]+ failed' "$log" | sed 's/^/told: /'
+  [ $code = 0 ] || fail "$1 failed"
+}
 apply() { ok '(created|configured|unchanged|serverside-applied)' k apply -f -; }
 value() { k get "$1" -o "jsonpath={$2}"; }
 # kk 'SHELL': a pipeline that uses k.

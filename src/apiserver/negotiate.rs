@@ -178,6 +178,11 @@ fn clauses(header: &str) -> Vec<Clause<'_>> {
     out
 }
 
+/// The types and subtypes of an `Accept` header, best first.
+pub fn types_by_quality(header: &str) -> Vec<(&str, &str)> {
+    clauses(header).iter().map(|clause| (clause.ty, clause.subtype)).collect()
+}
+
 fn clause(text: &str) -> Option<Clause<'_>> {
     let mut parts = text.split(';');
     let media = parts.next()?.trim();

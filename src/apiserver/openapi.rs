@@ -38,9 +38,13 @@ struct Rendered {
 impl Rendered {
     fn new(json: &[u8]) -> Result<Rendered, std::io::Error> {
         let digest: Vec<String> = Sha512::digest(json).iter().map(|b| format!("{b:02X}")).collect();
+        Self::with_hash(json, digest.concat())
+    }
+
+    fn with_hash(document: &[u8], hash: String) -> Result<Rendered, std::io::Error> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(5));
-        encoder.write_all(json)?;
-        Ok(Rendered { gzipped: encoder.finish()?.into(), hash: digest.concat() })
+        encoder.write_all(document)?;
+        Ok(Rendered { gzipped: encoder.finish()?.into(), hash })
     }
 
     fn plain(&self) -> Result<Bytes, std::io::Error> {
@@ -52,18 +56,36 @@ impl Rendered {
 
 /// The name of the one document of version 2.
 const V2: &str = "v2";
+/// And that of its form in protobuf.
+const V2_PROTOBUF: &str = "v2.pb";
+
+/// The form in protobuf under upstream's two names; it answers with the second.
+/// upstream: kube-openapi/pkg/handler/handler.go
+const PROTOBUF_SUBTYPES: [&str; 2] =
+    ["com.github.proto-openapi.spec.v2@v1.0+protobuf", "com.github.proto-openapi.spec.v2.v1.0+protobuf"];
+const PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 impl OpenApi {
     fn rendered(&self, name: &str) -> Option<Arc<Rendered>> {
         if let Some(found) = self.made.lock().get(name) {
             return Some(Arc::clone(found));
         }
-        let json = match name {
-            V2 => copepod_schema::openapi::v2_document(),
-            path => copepod_schema::openapi::v3_document(path)?,
+        let made = match name {
+            V2 => Rendered::new(copepod_schema::openapi::v2_document().as_bytes()),
+            V2_PROTOBUF => self.protobuf(&*self.rendered(V2)?),
+            path => Rendered::new(copepod_schema::openapi::v3_document(path)?.as_bytes()),
         };
-        let made = Arc::new(Rendered::new(json.as_bytes()).ok()?);
+        let made = made.inspect_err(|error| tracing::error!(%error, name, "an OpenAPI document")).ok()?;
+        let made = Arc::new(made);
         Some(Arc::clone(self.made.lock().entry(name.to_string()).or_insert(made)))
+    }
+
+    /// The same document under the same hash.
+    fn protobuf(&self, json: &Rendered) -> Result<Rendered, std::io::Error> {
+        let plain = json.plain()?;
+        let text = std::str::from_utf8(&plain).map_err(std::io::Error::other)?;
+        let bytes = copepod_schema::openapi::v2_protobuf(text).map_err(std::io::Error::other)?;
+        Rendered::with_hash(&bytes, json.hash.clone())
     }
 }
 
@@ -73,14 +95,27 @@ type Shared = State<std::sync::Weak<Server>>;
 pub async fn v2(state: Shared, request: Request) -> Result<Answer, Answer> {
     let server = running(state)?;
     let exchange = exchange(&request);
-    // kubectl asks for gnostic's protobuf first; JSON is what every client falls back to.
-    let accept = exchange.header(http::header::ACCEPT);
-    if !accept.is_empty()
-        && !(accept.contains("json") || accept.contains("*/*") || accept.contains("application/*"))
-    {
+    let Some(name) = v2_form(exchange.header(http::header::ACCEPT)) else {
         return Ok(answer::text(StatusCode::NOT_ACCEPTABLE, Bytes::new()));
+    };
+    let mut answer = document(&server, &exchange, name.into()).await?;
+    if name == V2_PROTOBUF && answer.status().is_success() {
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF_TYPE));
     }
-    document(&server, &exchange, V2.into()).await
+    Ok(answer)
+}
+
+/// The form that the first clause of the header names which names one; None: 406.
+fn v2_form(accept: &str) -> Option<&'static str> {
+    if accept.is_empty() {
+        return Some(V2);
+    }
+    let mut types = crate::negotiate::types_by_quality(accept).into_iter();
+    types.find_map(|media| match media {
+        ("application" | "*", "json" | "*") => Some(V2),
+        ("application", subtype) if PROTOBUF_SUBTYPES.contains(&subtype) => Some(V2_PROTOBUF),
+        _ => None,
+    })
 }
 
 /// `/openapi/v3`: where the documents are, by group-version.
@@ -168,4 +203,31 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         tracing::error!(%error, "rendering OpenAPI failed");
         answer::text(StatusCode::INTERNAL_SERVER_ERROR, "rendering failed\n")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_of_v2_is_negotiated_as_upstream_does() {
+        for (accept, want) in [
+            ("", Some(V2)),
+            ("*/*", Some(V2)),
+            ("application/json", Some(V2)),
+            ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", Some(V2_PROTOBUF)),
+            (
+                "application/com.github.proto-openapi.spec.v2.v1.0+protobuf, application/json;q=0.5",
+                Some(V2_PROTOBUF),
+            ),
+            (
+                "application/json;q=0.9, application/com.github.proto-openapi.spec.v2@v1.0+protobuf;q=0.5",
+                Some(V2),
+            ),
+            ("text/html", None),
+            ("application/yaml", None),
+        ] {
+            assert_eq!(v2_form(accept), want, "{accept}");
+        }
+    }
 }

@@ -139,6 +139,8 @@ fn apiserver_flags(layout: &Layout, settings: &Settings) -> Vec<String> {
         flag("tls-cert-file", pki("apiserver.crt")),
         flag("tls-private-key-file", pki("apiserver.key")),
         flag("client-ca-file", pki("ca.crt")),
+        // Upstream's own default refuses every privileged pod; all installers of clusters set it.
+        flag("allow-privileged", true),
         flag("anonymous-auth", true),
         flag("anonymous-paths", "/healthz,/livez,/readyz,/version"),
         flag("authorization-mode", "Node,RBAC"),

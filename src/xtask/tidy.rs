@@ -9,6 +9,8 @@ use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// Where Rust of ours lies.
+const FOLDERS: [&str; 2] = ["src", "conformance"];
 const LINES_MAX: usize = 600;
 const COLUMNS_MAX: usize = 140;
 
@@ -16,7 +18,12 @@ const COLUMNS_MAX: usize = 140;
 pub fn check(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut exceptions = exceptions(&root.join("src/xtask/tidy-exceptions.txt"))?;
     let mut findings = Vec::new();
-    for file in rust_files(&root.join("src"))? {
+    for file in FOLDERS
+        .iter()
+        .map(|folder| rust_files(&root.join(folder)))
+        .collect::<anyhow::Result<Vec<_>>>()?
+        .concat()
+    {
         let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
         let text = std::fs::read_to_string(&file).with_context(|| name.clone())?;
         check_file(&name, &text, exceptions.remove(&name), &mut findings);

@@ -45,3 +45,46 @@ spec:
   containers: [{name: c, image: "localhost/copepod/nothing:1", imagePullPolicy: Never}]
 EOF
 soon '^missing +0/1 +ErrImageNeverPull +0' k get pods
+# HTTP by its status: 404 fails, a redirect to another host passes; gRPC that nobody serves fails.
+apply <<'EOF'
+apiVersion: v1
+kind: Pod
+metadata: {name: http}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: missing
+    image: localhost/copepod/web:1
+    readinessProbe: {httpGet: {path: /nothing, port: 8080}, periodSeconds: 1}
+  - name: moved
+    image: localhost/copepod/web:1
+    command: ["sh", "-c", "while true; do printf 'HTTP/1.1 302 Found\\r\\nLocation: http://elsewhere.example/\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n' | nc -l -p 8081; done"]
+    readinessProbe: {httpGet: {path: /, port: 8081}, periodSeconds: 1}
+  - name: grpc
+    image: localhost/copepod/web:1
+    command: ["sleep", "1000"]
+    readinessProbe: {grpc: {port: 9}, periodSeconds: 1}
+EOF
+soon 'Readiness probe failed: HTTP probe failed with statuscode: 404' k describe pod http
+soon 'Readiness probe failed: .*failed to connect service' k describe pod http
+soon '^moved=true$' k get pod http -o 'jsonpath={range .status.containerStatuses[*]}{.name}={.ready}{"\n"}{end}'
+soon '^http +1/3 +Running' k get pods
+# Before it ends a container does what preStop says.
+mkdir -p /tmp/$NS.hook
+apply <<EOF
+apiVersion: v1
+kind: Pod
+metadata: {name: ends}
+spec:
+  terminationGracePeriodSeconds: 5
+  volumes: [{name: out, hostPath: {path: /tmp/$NS.hook}}]
+  containers:
+  - name: c
+    image: localhost/copepod/web:1
+    volumeMounts: [{name: out, mountPath: /out}]
+    lifecycle: {preStop: {exec: {command: ["sh", "-c", "echo ended >/out/hook"]}}}
+EOF
+soon '^ends +1/1' k get pods
+ok deleted k delete pod ends
+ok '^ended$' cat /tmp/$NS.hook/hook
+rm -rf /tmp/$NS.hook

@@ -26,3 +26,19 @@ rm -f /tmp/$NS.follow
 no 'container nope is not valid for pod talk' k logs talk -c nope
 no 'previous terminated container "a" in pod "talk" not found' k logs talk -c a --previous
 ok 'other' k logs talk --all-containers
+# A log of more than 10 MB is rotated; what is written after that is shown.
+apply <<'EOF'
+apiVersion: v1
+kind: Pod
+metadata: {name: big}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: c, image: "localhost/copepod/web:1", command: ["sh", "-c", "head -c 11000000 /dev/zero | tr '\\0' x | fold -w 1000; i=0; while true; do echo after $i; i=$((i+1)); sleep 1; done"]}
+EOF
+soon '^big +1/1' k get pods
+logs=$DATA/log/pods/${NS}_big_$(value pod/big .metadata.uid)/c
+WAIT=60 soon '^0\.log\.20' ls "$logs"
+at=$(k logs big --tail=1 | sed 's/after //')
+soon "^after $((at + 3))$" k logs big --tail=5
+[ "$(stat -c %s "$logs/0.log")" -lt 10485760 ] || fail "not rotated: $(ls -l "$logs")"

@@ -35,3 +35,23 @@ ok '^ey' k create token sa
 ok '^NAME +STATUS +ROLES +AGE +VERSION' k get nodes
 ok '^e2e-node +Ready +<none> +[0-9a-z]+ +v1\.36' k get nodes
 ok 'KubeletReady' k describe node e2e-node
+ss() { printf '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"ss"},"data":{"a":"%s"}}' "$1"; }
+ok 'serverside-applied' k apply --server-side -f - <<<"$(ss 1)"
+no 'Apply failed with 1 conflict: conflict with "kubectl": \.data\.a' k apply --server-side --field-manager=other -f - <<<"$(ss 2)"
+ok 'serverside-applied' k apply --server-side --field-manager=other --force-conflicts -f - <<<"$(ss 2)"
+ok 'role.rbac.authorization.k8s.io/r reconciled' k auth reconcile -f - <<EOF
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: r, namespace: $NS}
+rules: [{apiGroups: [""], resources: [pods], verbs: [delete]}]
+EOF
+soon '^yes$' k auth can-i delete pods --as=bob
+ok '^pods +\[\] +\[\] +\[.*delete' k auth can-i --list --as=bob
+ok 'is running at' k cluster-info
+ok '"major": "1"' k get --raw /version
+ok '"continue":"ey' k get --raw "/api/v1/namespaces/$NS/configmaps?limit=1"
+ok '^NAME +SHORTNAMES +APIVERSION +NAMESPACED +KIND$' k api-resources
+ok '^deployments.apps$' k api-resources --api-group=apps -o name
+lacks '^nodes$' k api-resources --namespaced=true -o name
+ok '' k wait --for=delete pod/p --timeout=30s
+ok 'condition met' k wait --for=create configmap/ss --timeout=5s

@@ -6,6 +6,7 @@
 //! rendered bytes (documents change only with the build: see [`version_hash`]).
 
 mod custom;
+mod gnostic;
 mod paths;
 mod schemas;
 mod target;
@@ -59,6 +60,7 @@ pub fn v3_paths() -> Vec<String> {
 }
 
 pub use custom::{Custom, v3_custom_document};
+pub use gnostic::{GnosticError, encode as v2_protobuf};
 pub use v2::v2_document;
 
 /// One document of the v3 index as JSON; `None` for a path that is not in it.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::entry::Entry;
 use super::follow::{Image, index_prefix};
 use super::{Cache, CacheError, Filter, Hold, Scope, Shared};
-use crate::store::{ListRequest, ListResult};
+use crate::store::{ListDetail, ListRequest, ListResult};
 
 /// How long a read waits for a revision.
 /// upstream: apiserver/pkg/storage/cacher/watch_cache.go blockTimeout
@@ -128,7 +128,10 @@ impl Cache {
         }
         match query.at {
             ReadAt::Exactly(revision) => match self.image_at(revision).await? {
-                Some(held) => Ok(self.select(&held, revision, &query)),
+                Some(held) => {
+                    self.remembers(revision).await?;
+                    Ok(self.select(&held, revision, &query))
+                }
                 None => self.list_through(&query).await,
             },
             at => match self.freshen(at).await {
@@ -174,6 +177,15 @@ impl Cache {
             }
         }
         Ok(self.shared.kept.lock().find(revision))
+    }
+
+    /// Fails when the store has compacted `revision` away. A state that nothing has changed since could be shown for
+    /// ever, but clients count on tokens that expire, and all servers of one store have to agree on which have.
+    /// upstream: apiserver/pkg/storage/cacher/watch_cache.go Compact
+    async fn remembers(&self, revision: u64) -> Result<(), CacheError> {
+        let request = ListRequest::prefix(self.shared.config.prefix.clone()).limit(1).at(revision);
+        self.shared.store.list(request.detail(ListDetail::KeysOnly)).await?;
+        Ok(())
     }
 
     /// What a query selects from a state.

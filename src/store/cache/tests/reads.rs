@@ -1,7 +1,7 @@
 //! Gets and lists.
 
 use super::*;
-use crate::store::StoreError;
+use crate::store::{ListDetail, ListRequest, StoreError};
 
 #[tokio::test]
 async fn the_first_reader_fills_the_cache() {
@@ -172,7 +172,8 @@ async fn pages_and_watch_see_one_history() {
         let mut watched = bench.watch(WatchStart::After(revision)).await;
         let want = "~a/9 +a/50 +a/20 ~a/9 +a/53 +a/23 ~a/9 +a/56 +a/26";
         assert_eq!(watched.render(9).await, want);
-        let lists_of_the_store = bench.store.lists.lock().len();
+        let full = |request: &&ListRequest| request.detail == ListDetail::Full;
+        let lists_of_the_store = bench.store.lists.lock().iter().filter(full).count();
         assert_eq!(lists_of_the_store, if forget { 3 } else { 1 }, "kept states save the store the pages");
     }
 }
@@ -193,6 +194,32 @@ async fn an_exact_revision_is_exact() {
     bench.store.compact(third).await.expect("compact");
     let gone = bench.list(ReadAt::Exactly(first)).await;
     assert!(matches!(gone, Err(CacheError::Store(StoreError::Compacted { .. }))), "{gone:?}");
+}
+
+/// What the store has forgotten nobody shows, though the state is held: kept for pages, or unchanged since.
+#[tokio::test]
+async fn held_states_are_compacted_with_the_store() {
+    for changed in [false, true] {
+        let bench = Bench::new(config());
+        for name in ["a/x", "a/y", "a/z"] {
+            bench.put(name, "|n1|").await;
+        }
+        let mut query = ListQuery { limit: 2, ..ListQuery::new(Scope::Resource, ReadAt::Latest) };
+        let page = bench.cache.list(query.clone()).await.expect("a page");
+        query.at = ReadAt::Exactly(page.revision);
+        query.start = key("a/y\0");
+        if changed {
+            bench.put("a/w", "|n1|").await;
+            bench.settle().await;
+        }
+        assert_eq!(names(&bench.cache.list(query.clone()).await.expect("the rest").entries), "a/z");
+        let other = bench.store.txn(b"/elsewhere", 0, Op::Put { value: "x".into(), ttl_seconds: None }).await;
+        other.expect("a write of another resource");
+        let newest = bench.store.current_revision().await.expect("revision");
+        bench.store.compact(newest).await.expect("compact");
+        let gone = bench.cache.list(query).await;
+        assert!(matches!(gone, Err(CacheError::Store(StoreError::Compacted { .. }))), "{changed}: {gone:?}");
+    }
 }
 
 /// Until the first list is there, a list says so after a while, and a get is answered by the store.
