@@ -27,6 +27,7 @@
 pub mod api;
 mod call;
 mod collection;
+mod connect;
 mod delete;
 mod errors;
 mod forms;
