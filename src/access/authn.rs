@@ -130,14 +130,22 @@ impl AuthenticatorChain {
                 Err(e) => errors.push(e.0),
             }
         }
-        if let Some(token) = bearer_token(credentials.headers)
-            && !self.tokens.is_empty()
-        {
-            match self.token(&token, &[]).await {
-                Ok(Some(found)) => return Ok(Some(found)),
-                // upstream: bearertoken.go invalidToken, so that a stale token is not taken for "nobody"
-                Ok(None) => errors.push("invalid bearer token".into()),
-                Err(e) => errors.push(e.0),
+        if !self.tokens.is_empty() {
+            for offered in [Ok(bearer_token(credentials.headers)), websocket_token(credentials.headers)] {
+                let token = match offered {
+                    Ok(Some(token)) => token,
+                    Ok(None) => continue,
+                    Err(e) => {
+                        errors.push(e.0);
+                        continue;
+                    }
+                };
+                match self.token(&token, &[]).await {
+                    Ok(Some(found)) => return Ok(Some(found)),
+                    // upstream: bearertoken.go invalidToken, so that a stale token is not taken for "nobody"
+                    Ok(None) => errors.push("invalid bearer token".into()),
+                    Err(e) => errors.push(e.0),
+                }
             }
         }
         if !errors.is_empty() {
@@ -223,19 +231,62 @@ fn add_authenticated_group(user: &mut Arc<User>) {
     }
 }
 
-/// The token of `Authorization: Bearer`, or the one that a browser's WebSocket smuggles in as a subprotocol.
+/// The token of `Authorization: Bearer`. upstream: request/bearertoken/bearertoken.go
 pub fn bearer_token(headers: &HeaderMap) -> Option<String> {
-    if let Some(value) = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()) {
-        let (scheme, token) = value.trim().split_once(' ')?;
-        let token = token.trim();
-        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_string());
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_string())
+}
+
+const WEBSOCKET_PROTOCOL: HeaderName = http::header::SEC_WEBSOCKET_PROTOCOL;
+
+fn websocket_protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(WEBSOCKET_PROTOCOL).into_iter().filter_map(|v| v.to_str().ok());
+    values.flat_map(|v| v.split(',')).map(str::trim)
+}
+
+/// The token that a browser smuggles in as a subprotocol of its WebSocket, which cannot carry other headers.
+/// upstream: request/websocket/protocol.go
+fn websocket_token(headers: &HeaderMap) -> Result<Option<String>, AuthenticationError> {
+    let refuse = |text: &str| Err(AuthenticationError(text.into()));
+    let is_websocket =
+        headers.get(http::header::UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let mut tokens = websocket_protocols(headers).filter_map(|p| p.strip_prefix(WEBSOCKET_BEARER_PREFIX));
+    let Some(encoded) = tokens.next().filter(|_| is_websocket) else { return Ok(None) };
+    if tokens.next().is_some() {
+        return refuse("multiple base64.bearer.authorization tokens specified");
     }
-    let protocols = headers.get_all(HeaderName::from_static("sec-websocket-protocol"));
-    let mut names = protocols.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    let encoded = names.find_map(|p| p.trim().strip_prefix(WEBSOCKET_BEARER_PREFIX))?;
     use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).ok()?;
-    String::from_utf8(bytes).ok()
+    let Ok(bytes) = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded) else {
+        return refuse("invalid base64.bearer.authorization token encoding");
+    };
+    let Ok(token) = String::from_utf8(bytes) else {
+        return refuse("invalid base64.bearer.authorization token");
+    };
+    if token.is_empty() {
+        return Ok(None);
+    }
+    // One has to be left to be answered with: the token itself is no answer.
+    if !websocket_protocols(headers).any(|p| !p.starts_with(WEBSOCKET_BEARER_PREFIX)) {
+        return refuse("missing additional subprotocol");
+    }
+    Ok(Some(token))
+}
+
+/// Takes credentials out of a request that has been authenticated: nobody behind may see them.
+pub fn remove_credentials(headers: &mut HeaderMap) {
+    headers.remove(AUTHORIZATION);
+    if websocket_protocols(headers).any(|p| p.starts_with(WEBSOCKET_BEARER_PREFIX)) {
+        let others: Vec<&str> =
+            websocket_protocols(headers).filter(|p| !p.starts_with(WEBSOCKET_BEARER_PREFIX)).collect();
+        let others = http::HeaderValue::from_str(&others.join(","));
+        headers.remove(WEBSOCKET_PROTOCOL);
+        // A part of a header's value is a header's value.
+        if let Ok(others) = others {
+            headers.insert(WEBSOCKET_PROTOCOL, others);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //!
 //! When it breaks: each part is tried again until it succeeds; `/readyz` names the part that has not.
 
+mod endpoints;
 mod own;
 mod reconcile;
 
@@ -23,7 +24,8 @@ use copepod_serve::Shutdown;
 use copepod_serve::health::Flag;
 use futures::StreamExt as _;
 
-pub use own::Own;
+pub use endpoints::Kubernetes;
+pub use own::{Own, Trust};
 use reconcile::Policy;
 
 /// Writes under way at a time: they share commits of the store.

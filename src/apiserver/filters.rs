@@ -211,8 +211,7 @@ async fn authenticate(server: &Server, exchange: &mut Exchange) -> Passed<()> {
     server.metrics.authentications.with(&[result]).inc();
     let Some(user) = user else { return refuse(exchange, &Status::unauthorized()) };
     server.metrics.authenticated.with(&[user_label(&user.name)]).inc();
-    // Nobody behind us may see the credential.
-    exchange.parts.headers.remove(http::header::AUTHORIZATION);
+    copepod_access::authn::remove_credentials(&mut exchange.parts.headers);
     exchange.user = user;
     Ok(())
 }

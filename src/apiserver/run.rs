@@ -25,11 +25,12 @@ use copepod_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use copepod_store::etcd::{EtcdOptions, EtcdStore};
 use http::Request;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use self::certificates::{reload_certificates, tls_files};
+use self::certificates::{Reloaded, Reloader, tls_files};
 use self::identity::{Identity, decide, refuse_all};
-use crate::bootstrap::{self, Access, Own};
+use crate::bootstrap::{self, Access, Kubernetes, Own, Trust};
 use crate::discovery::Discovery;
 use crate::filters::{self, InFlight};
 use crate::metrics::Metrics;
@@ -132,7 +133,9 @@ pub async fn start(options: Options, shutdown: Shutdown) -> Result<Running, Star
     copepod_serve::install_crypto_provider();
     set_features(&options)?;
     copepod_kinds::capabilities::allow_privileged(options.misc.allow_privileged);
-    let tls = Arc::new(TlsSettings::load(tls_files(&options)?)?);
+    let files = tls_files(&options)?;
+    let reloader = Reloader::new(&files);
+    let tls = Arc::new(TlsSettings::load(files)?);
     let identity = Identity::load(&options)?;
     let store = open_store(&options).await?;
     let listener = listen(&options).await?;
@@ -141,18 +144,19 @@ pub async fn start(options: Options, shutdown: Shutdown) -> Result<Running, Star
     let mut failed = None;
     let answers = Arc::new(AtomicBool::new(true));
     tokio::spawn(watch_store(Arc::clone(&store), Arc::clone(&answers), shutdown.clone()));
-    let registry = Registry::open(registry_config(&options, store), |lister, writer| {
-        match decide(&options, &identity, lister.clone(), writer.clone()) {
-            Ok((deciders, authenticator, authorizer)) => {
-                made = Some((Access { lister, writer }, authenticator, authorizer));
-                deciders
+    let registry =
+        Registry::open(registry_config(&options, Arc::clone(&store)), |lister, writer| {
+            match decide(&options, &identity, lister.clone(), writer.clone()) {
+                Ok((deciders, authenticator, authorizer)) => {
+                    made = Some((Access { lister, writer }, authenticator, authorizer));
+                    deciders
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    refuse_all(lister)
+                }
             }
-            Err(error) => {
-                failed = Some(error);
-                refuse_all(lister)
-            }
-        }
-    });
+        });
     let registry = registry.await.map_err(|e| StartError::Store(e.to_string()))?;
     if let Some(error) = failed {
         return Err(error);
@@ -167,6 +171,7 @@ pub async fn start(options: Options, shutdown: Shutdown) -> Result<Running, Star
     let server = Arc::new(Server {
         config,
         registry,
+        store,
         authenticator,
         authorizer,
         in_flight: InFlight::new(
@@ -181,17 +186,31 @@ pub async fn start(options: Options, shutdown: Shutdown) -> Result<Running, Star
         shutdown: shutdown.child_token(),
         router: OnceLock::new(),
     });
-    tokio::spawn(bootstrap::run(
-        access,
-        own(&options, advertised, address.port())?,
-        checks,
-        shutdown.clone(),
-    ));
-    tokio::spawn(reload_certificates(Arc::clone(&tls), shutdown.clone()));
-    let serving =
-        tokio::spawn(serve(listener, tls, Arc::clone(&server), limits(&options), ending, options, shutdown));
+    let trust = watch::Sender::new(certificates::trust(&options.authentication)?);
+    let own = own(&options, &server.store, advertised, address.port(), trust.subscribe());
+    let kept = tokio::spawn(bootstrap::run(access, own, checks, shutdown.clone()));
+    let reloaded = Reloaded {
+        tls: Arc::clone(&tls),
+        authenticator: Arc::clone(&server.authenticator),
+        trust,
+        options: options.authentication.clone(),
+    };
+    tokio::spawn(reloader.run(reloaded, shutdown.clone()));
+    let life =
+        Life { limits: limits(&options), ending, delay: options.generic.shutdown_delay_duration.0, kept };
+    let serving = tokio::spawn(serve(listener, tls, Arc::clone(&server), life, shutdown));
     tracing::info!(%address, version = version::GIT_VERSION, "Serving securely");
     Ok(Running { address, server, serving })
+}
+
+/// How a server lives and ends.
+struct Life {
+    limits: Limits,
+    ending: Flag,
+    /// `--shutdown-delay-duration`
+    delay: Duration,
+    /// What is kept until the end, and then taken back.
+    kept: JoinHandle<()>,
 }
 
 /// The life of the listener, from accepting to drained.
@@ -199,22 +218,24 @@ async fn serve(
     listener: TcpListener,
     tls: Arc<TlsSettings>,
     server: Arc<Server>,
-    limits: Limits,
-    ending: Flag,
-    options: Options,
+    life: Life,
     shutdown: Shutdown,
 ) {
     let service = service(&server);
     let closing = Shutdown::new();
     let orderly = async {
         shutdown.cancelled().await;
-        ending.set();
-        tokio::time::sleep(options.generic.shutdown_delay_duration.0).await;
+        life.ending.set();
+        // Our address has to be out of the endpoints before we stop to answer.
+        let (kept, ()) = tokio::join!(life.kept, tokio::time::sleep(life.delay));
+        if let Err(error) = kept {
+            tracing::error!(%error, "the keeping of start-up objects ended badly");
+        }
         closing.cancel();
         // Watches would keep their connections for ever.
         server.registry.shutdown();
     };
-    let served = copepod_serve::serve(listener, Transport::Tls(tls), service, limits, closing.clone());
+    let served = copepod_serve::serve(listener, Transport::Tls(tls), service, life.limits, closing.clone());
     let (served, ()) = tokio::join!(served, orderly);
     match served {
         Ok(0) => tracing::info!("all connections have ended"),
@@ -384,34 +405,23 @@ fn backends(options: &Options) -> Result<Backends, StartError> {
     Backends::new(&files, misc.kubelet_preferred_address_types.clone(), misc.kubelet_timeout.0).map_err(flag)
 }
 
-fn own(options: &Options, address: IpAddr, port: u16) -> Result<Own, StartError> {
-    let authentication = &options.authentication;
-    let mut trust = Vec::new();
-    let text = |path: &Path| read(path).map(|pem| String::from_utf8_lossy(&pem).into_owned());
-    if let Some(path) = &authentication.client_ca_file {
-        trust.push(("client-ca-file".to_string(), text(path)?));
-    }
-    if let Some(path) = &authentication.requestheader_client_ca_file {
-        trust.push(("requestheader-client-ca-file".to_string(), text(path)?));
-        for (key, list) in [
-            ("requestheader-allowed-names", &authentication.requestheader_allowed_names),
-            ("requestheader-extra-headers-prefix", &authentication.requestheader_extra_headers_prefix),
-            ("requestheader-group-headers", &authentication.requestheader_group_headers),
-            ("requestheader-uid-headers", &authentication.requestheader_uid_headers),
-            ("requestheader-username-headers", &authentication.requestheader_username_headers),
-        ] {
-            let quoted: Vec<String> = list.iter().map(|s| copepod_meta::field::quote(s)).collect();
-            trust.push((key.to_string(), format!("[{}]", quoted.join(","))));
-        }
-    }
-    Ok(Own {
+/// What the cluster is told of this server.
+fn own(
+    options: &Options,
+    store: &Arc<dyn Store>,
+    address: IpAddr,
+    port: u16,
+    trust: watch::Receiver<Trust>,
+) -> Own {
+    let kubernetes =
+        Kubernetes { store: Arc::clone(store), prefix: options.storage.etcd_prefix.clone(), address, port };
+    Own {
         service_ranges: options.misc.service_cluster_ip_range.clone(),
-        address,
         port,
-        endpoints: options.misc.endpoint_reconciler_type != "none",
+        kubernetes: (options.misc.endpoint_reconciler_type != "none").then_some(kubernetes),
         trust,
         host: host_name(),
-    })
+    }
 }
 
 fn host_name() -> String {

@@ -8,6 +8,7 @@ use copepod_meta::Authorizer;
 use copepod_registry::Registry;
 use copepod_serve::Shutdown;
 use copepod_serve::health::Health;
+use copepod_store::Store;
 
 use crate::discovery::Discovery;
 use crate::filters::InFlight;
@@ -52,6 +53,8 @@ pub struct Server {
     pub config: Config,
     /// Objects.
     pub registry: Arc<Registry>,
+    /// The keys behind the objects: not everything in them is an object.
+    pub store: Arc<dyn Store>,
     /// Who asks.
     pub authenticator: Arc<AuthenticatorChain>,
     /// Whether they may.

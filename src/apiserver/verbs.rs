@@ -72,7 +72,12 @@ impl Verb {
 }
 
 /// Answers a resource request. `guard` lives as long as the answer of a long-running one.
-pub async fn handle(server: Arc<Server>, exchange: Exchange, body: HttpBody, guard: Option<Guard>) -> Answer {
+pub async fn handle(
+    server: Arc<Server>,
+    mut exchange: Exchange,
+    body: HttpBody,
+    guard: Option<Guard>,
+) -> Answer {
     let Some(served) =
         server.registry.lookup(&exchange.info.group, &exchange.info.version, &exchange.info.resource)
     else {
@@ -92,7 +97,7 @@ pub async fn handle(server: Arc<Server>, exchange: Exchange, body: HttpBody, gua
     if let Some(connect) = proxy::find(&routed.target) {
         return proxy::connect(server, exchange, body, routed.target, connect, guard).await;
     }
-    match perform(&server, &exchange, routed, body, guard).await {
+    match perform(&server, &mut exchange, routed, body, guard).await {
         Ok(answer) => answer,
         Err(refusal) => exchange.refuse(&refusal),
     }
@@ -171,13 +176,12 @@ fn route(exchange: &Exchange, target: Target) -> Result<Routed, Status> {
 
 async fn perform(
     server: &Server,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     routed: Routed,
     body: HttpBody,
     guard: Option<Guard>,
 ) -> Result<Answer, Status> {
     let Routed { target, verb } = routed;
-    let (registry, caller, query) = (&server.registry, exchange.caller(), &exchange.query);
     if verb != Verb::Watch {
         negotiate::ensure_routable(exchange.headers(), verb == Verb::List)?;
     }
@@ -188,6 +192,8 @@ async fn perform(
     if verb == Verb::Watch {
         return self::watch(server, exchange, &target, guard).await;
     }
+    let exchange = &*exchange;
+    let (registry, caller, query) = (&server.registry, exchange.caller(), &exchange.query);
     let accepted = negotiate::accept(exchange.headers(), &query.0, Offers::Transforms)?;
     let style = exchange.style(accepted);
     let answer = match verb {
@@ -236,13 +242,10 @@ async fn delete_collection(
 /// upstream: handlers/get.go ListResource, the part of a watch
 async fn watch(
     server: &Server,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     target: &Target,
     guard: Option<Guard>,
 ) -> Result<Answer, Status> {
-    if exchange.header(http::header::UPGRADE).eq_ignore_ascii_case("websocket") {
-        return Err(Status::not_implemented("a watch over WebSocket"));
-    }
     negotiate::ensure_routable(exchange.headers(), true)?;
     let accepted = negotiate::accept_stream(exchange.headers(), &exchange.query.0)?;
     let mut options = exchange.query.list_options()?;
@@ -253,6 +256,10 @@ async fn watch(
         _ => server.config.watch_timeout_min.mul_f64(1.0 + rand::random::<f64>()),
     };
     let watch = server.registry.watch(&exchange.caller(), target, options).await?;
+    if watch::websocket::is_asked(exchange.headers()) {
+        let client = exchange.parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+        return Ok(watch::websocket::response(watch, accepted, timeout, guard, exchange.headers(), client));
+    }
     Ok(watch::response(watch, accepted, timeout, guard))
 }
 

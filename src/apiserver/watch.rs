@@ -4,6 +4,8 @@
 //!
 //! A watch ends without an error frame at its timeout, at shutdown, and when the client fell behind: clients resume.
 
+pub mod websocket;
+
 use std::time::Duration;
 
 use axum::body::Body;

@@ -29,6 +29,7 @@
 pub mod api;
 mod call;
 mod collection;
+mod connect;
 mod delete;
 mod errors;
 mod forms;

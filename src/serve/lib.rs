@@ -11,12 +11,14 @@
 //! | [`metrics`] | counters, gauges, histograms in the Prometheus text format 0.0.4 |
 //! | [`flags`] | upstream's flag syntax; refusing by name what is known and not supported |
 //! | [`features`] | `--feature-gates` |
+//! | [`directory`] | being told that files changed |
 //! | [`logging`] | klog's line format over `tracing` |
 //!
 //! It does not route, authenticate or authorize: it hands a service the request with [`ConnectionInfo`] as an extension.
 
 pub mod body;
 pub mod component;
+pub mod directory;
 pub mod features;
 pub mod flags;
 pub mod health;

@@ -69,6 +69,16 @@ pub struct TlsFiles {
     pub http2: bool,
 }
 
+impl TlsFiles {
+    /// Every file that a change of the certificates would touch.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let pairs = std::iter::once(&self.default)
+            .flat_map(|(certificate, key)| [certificate.clone(), key.clone()])
+            .chain(self.sni.iter().flat_map(|s| [s.certificate.clone(), s.key.clone()]));
+        pairs.chain(self.client_ca.iter().cloned()).collect()
+    }
+}
+
 /// A certificate chain for certain names.
 #[derive(Clone, Debug)]
 pub struct SniFiles {
@@ -83,14 +93,17 @@ pub struct SniFiles {
 /// The settings in use. Cheap to read per connection, exchanged by [`TlsSettings::reload`].
 pub struct TlsSettings {
     current: ArcSwap<ServerConfig>,
+    /// Subjects of the authorities that clients are told of.
+    hints: ArcSwap<Vec<DistinguishedName>>,
     files: TlsFiles,
 }
 
 impl TlsSettings {
     /// Reads the files.
     pub fn load(files: TlsFiles) -> Result<TlsSettings, TlsError> {
-        let config = build(&files)?;
-        Ok(TlsSettings { current: ArcSwap::from_pointee(config), files })
+        let hints = hints(&files)?;
+        let config = build(&files, hints.clone())?;
+        Ok(TlsSettings { current: ArcSwap::from_pointee(config), hints: ArcSwap::from_pointee(hints), files })
     }
 
     /// The settings for the next connection.
@@ -100,33 +113,30 @@ impl TlsSettings {
 
     /// Reads the files again. Connections made before keep what they have.
     pub fn reload(&self) -> Result<(), TlsError> {
+        // Authorities that cannot be read are no reason to serve an old certificate: clients get the old hints.
+        let hints = hints(&self.files).map(|new| self.hints.store(Arc::new(new)));
         // A new configuration has a new session cache: an old session would bring an old client certificate back.
-        self.current.store(Arc::new(build(&self.files)?));
-        Ok(())
-    }
-
-    /// Every file that a change of the certificates would touch.
-    pub fn paths(&self) -> Vec<PathBuf> {
-        let pairs = std::iter::once(&self.files.default)
-            .flat_map(|(certificate, key)| [certificate.clone(), key.clone()])
-            .chain(self.files.sni.iter().flat_map(|s| [s.certificate.clone(), s.key.clone()]));
-        pairs.chain(self.files.client_ca.iter().cloned()).collect()
+        self.current.store(Arc::new(build(&self.files, self.hints.load().to_vec())?));
+        hints
     }
 }
 
-fn build(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+fn hints(files: &TlsFiles) -> Result<Vec<DistinguishedName>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for path in &files.client_ca {
+        roots.add_parsable_certificates(certificates(path)?);
+    }
+    Ok(roots.subjects())
+}
+
+fn build(files: &TlsFiles, hints: Vec<DistinguishedName>) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(provider(&files.cipher_suites)?);
     let versions: &[&rustls::SupportedProtocolVersion] = match files.min_version.as_str() {
         "" | "VersionTLS12" => &[&rustls::version::TLS13, &rustls::version::TLS12],
         "VersionTLS13" => &[&rustls::version::TLS13],
         other => return Err(TlsError::Version(other.into())),
     };
-    let mut roots = RootCertStore::empty();
-    for path in &files.client_ca {
-        roots.add_parsable_certificates(certificates(path)?);
-    }
-    let verifier =
-        AcceptAll { hints: roots.subjects(), algorithms: provider.signature_verification_algorithms };
+    let verifier = AcceptAll { hints, algorithms: provider.signature_verification_algorithms };
     let mut names = BTreeMap::new();
     for sni in &files.sni {
         let key = Arc::new(certified_key(&sni.certificate, &sni.key, &provider)?);

@@ -24,6 +24,9 @@ pub enum TestError {
     /// Certificates.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] copepod_store::StoreError),
     /// Files.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -59,7 +62,6 @@ impl TestServer {
         let file = |name: &str| folder.path().join(name).display().to_string();
         let mut arguments: Vec<String> = [
             "testkit",
-            "--storage=memory",
             "--bind-address=127.0.0.1",
             "--secure-port=0",
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
@@ -78,6 +80,9 @@ impl TestServer {
             ("service-account-signing-key-file", "sa.key"),
         ] {
             arguments.push(format!("--{flag}={}", file(name)));
+        }
+        if !flags.iter().any(|flag| flag.starts_with("--storage=") || flag.starts_with("--etcd-servers=")) {
+            arguments.push("--storage=memory".into());
         }
         arguments.extend(flags.iter().map(|f| (*f).to_string()));
         let shutdown = Shutdown::new();
@@ -139,6 +144,14 @@ impl TestServer {
         self.running.as_ref().map(|r| &r.server)
     }
 
+    /// Compacts the store up to now, as the server itself does every few minutes: older revisions are 410 from here on.
+    pub async fn forget_history(&self) -> Result<(), TestError> {
+        let Some(running) = &self.running else { return Err(TestError::NotReady) };
+        let store = &running.server.store;
+        store.compact(store.current_revision().await?).await?;
+        Ok(())
+    }
+
     /// Ends it in order and waits for that.
     pub async fn stop(mut self) {
         self.shutdown.cancel();
@@ -155,25 +168,15 @@ impl Drop for TestServer {
 }
 
 async fn client(kubeconfig: &str) -> Result<kube::Client, TestError> {
-    make_client(kubeconfig, true).await
-}
-
-/// A client that shows a 503 instead of asking again.
-#[cfg(test)]
-async fn client_that_asks_once(kubeconfig: &str) -> Result<kube::Client, TestError> {
-    make_client(kubeconfig, false).await
-}
-
-async fn make_client(kubeconfig: &str, retry: bool) -> Result<kube::Client, TestError> {
     let wrong = |e: &dyn std::fmt::Display| TestError::Client(e.to_string());
     let kubeconfig = kube::config::Kubeconfig::from_yaml(kubeconfig).map_err(|e| wrong(&e))?;
     let options = kube::config::KubeConfigOptions::default();
-    let mut config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| wrong(&e))?;
-    config.default_retry = retry;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| wrong(&e))?;
     kube::Client::try_from(config).map_err(|e| wrong(&e))
 }
 
+#[cfg(test)]
+mod edges;
 #[cfg(test)]
 mod probes;
 #[cfg(test)]

@@ -1,31 +1,42 @@
 //! Objects that tell of this very server: its service and endpoints, its ranges of addresses, whom it trusts, its lease.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use copepod_meta::{BoxFuture, GroupResource, Map, Reason, Status, Value, time};
 use copepod_serve::Shutdown;
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use super::Access;
+use super::endpoints::Kubernetes;
 
 /// The identity lease is renewed so often. upstream: controlplane IdentityLeaseRenewIntervalPeriod
 const LEASE_RENEW: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i64 = 3600;
 
+/// At the end the store may be gone already. upstream: kubernetesservice Controller.Stop
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Keys and values of `extension-apiserver-authentication`.
+pub type Trust = Vec<(String, String)>;
+
+/// The first tick comes after a period; after a pause of the machine there is one tick, not a hundred.
+fn interval(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
 /// What of this server is told to the cluster.
-#[derive(Clone, Debug)]
 pub struct Own {
     /// `--service-cluster-ip-range`
     pub service_ranges: Vec<ipnet::IpNet>,
-    /// Where the cluster reaches us.
-    pub address: IpAddr,
     /// Our port.
     pub port: u16,
-    /// Whether the endpoints of `kubernetes` are ours to keep.
-    pub endpoints: bool,
-    /// `extension-apiserver-authentication`: key and value.
-    pub trust: Vec<(String, String)>,
+    /// Our place among the endpoints of `kubernetes`, if they are ours to keep.
+    pub kubernetes: Option<Kubernetes>,
+    /// `extension-apiserver-authentication`: key and value; changes with the files.
+    pub trust: watch::Receiver<Trust>,
     /// The machine's name.
     pub host: String,
 }
@@ -35,7 +46,7 @@ fn core(resource: &str) -> GroupResource {
 }
 
 /// An object from members at paths.
-fn object(namespace: &str, name: &str) -> Value {
+pub(super) fn object(namespace: &str, name: &str) -> Value {
     let mut object = Value::map();
     object.set(&["metadata", "name"], name);
     if !namespace.is_empty() {
@@ -45,7 +56,7 @@ fn object(namespace: &str, name: &str) -> Value {
 }
 
 /// A map of members.
-fn map<const N: usize>(members: [(&str, Value); N]) -> Value {
+pub(super) fn map<const N: usize>(members: [(&str, Value); N]) -> Value {
     Value::Map(Map::from_iter(members))
 }
 
@@ -56,7 +67,7 @@ pub const STEPS: &[(&str, Step)] = &[
     ("poststarthook/start-kubernetes-service-cidr-controller", |own, access| {
         Box::pin(own.service_cidr(access))
     }),
-    ("poststarthook/bootstrap-controller", |own, access| Box::pin(own.service_and_endpoints(access))),
+    ("poststarthook/bootstrap-controller", |own, access| Box::pin(own.service_alone(access))),
     ("poststarthook/start-cluster-authentication-info-controller", |own, access| {
         Box::pin(own.authentication(access))
     }),
@@ -67,21 +78,45 @@ pub const STEPS: &[(&str, Step)] = &[
 ];
 
 impl Own {
-    async fn service_and_endpoints(&self, access: &Access) -> Result<(), Status> {
-        self.service(access).await?;
-        if self.endpoints { self.endpoints(access).await } else { Ok(()) }
-    }
-
-    /// Renews the lease until the server ends, and takes its address out of the endpoints then.
+    /// Renews the identity lease, stays among the endpoints of `kubernetes` and publishes a changed trust, until the server ends.
+    /// Then it takes its address out of the endpoints.
     pub async fn keep(&self, access: &Access, shutdown: &Shutdown) {
+        self.among_endpoints(access, true).await;
+        let mut trust = self.trust.clone();
+        let mut renew = interval(LEASE_RENEW);
+        let mut reconcile = interval(super::endpoints::RECONCILE);
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LEASE_RENEW) => {}
+                () = shutdown.cancelled() => break,
+                _ = renew.tick() => {
+                    if let Err(error) = self.renew_lease(access).await {
+                        tracing::warn!(%error, "the identity lease was not renewed");
+                    }
+                }
+                _ = reconcile.tick() => self.among_endpoints(access, false).await,
+                // The sender lives as long as the server: an error only comes at its end.
+                Ok(()) = trust.changed() => {
+                    if let Err(error) = self.authentication(access).await {
+                        tracing::error!(%error, "whom this server trusts was not published");
+                    }
+                }
             }
-            if let Err(error) = self.renew_lease(access).await {
-                tracing::warn!(%error, "the identity lease was not renewed");
+        }
+        let Some(kubernetes) = &self.kubernetes else { return };
+        match tokio::time::timeout(LEAVE_TIME_MAX, kubernetes.leave(access)).await {
+            Ok(Ok(())) => tracing::info!("this server is out of the endpoints of the service kubernetes"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "this server could not leave the endpoints of the service kubernetes")
             }
+            Err(_) => tracing::warn!("leaving the endpoints of the service kubernetes took too long"),
+        }
+    }
+
+    async fn among_endpoints(&self, access: &Access, first: bool) {
+        if let Some(kubernetes) = &self.kubernetes
+            && let Err(error) = kubernetes.join(access, first).await
+        {
+            tracing::error!(%error, "unable to sync kubernetes service");
         }
     }
 
@@ -104,6 +139,14 @@ impl Own {
         ]);
         made.set(&["status", "conditions"], vec![condition]);
         access.writer.update(&resource, "status", made).await.map(|_| ())
+    }
+
+    /// The service. Its endpoints come when the server is ready: until then nobody shall be sent here.
+    async fn service_alone(&self, access: &Access) -> Result<(), Status> {
+        if let Some(kubernetes) = &self.kubernetes {
+            kubernetes.clean(access).await?;
+        }
+        self.service(access).await
     }
 
     /// upstream: pkg/controlplane/controller/kubernetesservice CreateOrUpdateMasterServiceIfNeeded
@@ -140,35 +183,11 @@ impl Own {
         create(access, &resource, "default", wanted).await.map(|_| ())
     }
 
-    /// upstream: pkg/controlplane/reconcilers
-    async fn endpoints(&self, access: &Access) -> Result<(), Status> {
-        let port = || {
-            map([("name", "https".into()), ("port", i64::from(self.port).into()), ("protocol", "TCP".into())])
-        };
-        let mut endpoints = object("default", "kubernetes");
-        endpoints.set(&["metadata", "labels", "endpointslice.kubernetes.io/skip-mirror"], "true");
-        let address = map([("ip", self.address.to_string().into())]);
-        let subset = map([("addresses", vec![address].into()), ("ports", vec![port()].into())]);
-        endpoints.set(&["subsets"], vec![subset]);
-        create_or_set(access, &core("endpoints"), endpoints, &["subsets"]).await?;
-
-        let mut slice = object("default", "kubernetes");
-        slice.set(&["metadata", "labels", "kubernetes.io/service-name"], "kubernetes");
-        slice.set(&["addressType"], if self.address.is_ipv4() { "IPv4" } else { "IPv6" });
-        let endpoint = map([
-            ("addresses", vec![Value::string(self.address.to_string())].into()),
-            ("conditions", map([("ready", true.into())])),
-        ]);
-        slice.set(&["endpoints"], vec![endpoint]);
-        slice.set(&["ports"], vec![port()]);
-        let resource = GroupResource::new("discovery.k8s.io", "endpointslices");
-        create_or_set(access, &resource, slice, &["endpoints", "ports"]).await
-    }
-
     /// upstream: pkg/controlplane/controller/clusterauthenticationtrust
     async fn authentication(&self, access: &Access) -> Result<(), Status> {
         let mut wanted = object("kube-system", "extension-apiserver-authentication");
-        let data: Map = self.trust.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let trust = self.trust.borrow().clone();
+        let data: Map = trust.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         wanted.set(&["data"], data);
         create_or_set(access, &core("configmaps"), wanted, &["data"]).await
     }
@@ -234,7 +253,7 @@ fn identity(host: &str) -> String {
 }
 
 /// Creates; `None` if somebody else did meanwhile.
-async fn create(
+pub(super) async fn create(
     access: &Access,
     resource: &GroupResource,
     namespace: &str,

@@ -8,6 +8,7 @@
 //! | [`log`] | a container's log, streamed |
 //! | [`stream`] | upgrades: bytes both ways after the backend's 101 |
 //! | [`forward`] | plain HTTP requests |
+//! | [`options`] | what is asked, as admission sees it |
 //!
 //! Invariants: the client's credentials stay here; a connection is tunnelled only after the backend switched protocols
 //! (CVE-2018-1002105); addresses come from objects, never from the client.
@@ -16,6 +17,7 @@ mod backend;
 mod forward;
 mod location;
 mod log;
+mod options;
 mod stream;
 
 use std::sync::Arc;
@@ -87,6 +89,9 @@ pub async fn connect(
     guard: Option<Guard>,
 ) -> Answer {
     let mut exchange = exchange;
+    if let Err(refusal) = admit(&server, &exchange, &target, connect).await {
+        return exchange.refuse(&refusal);
+    }
     let made = match connect {
         Connect::Log => log::answer(&server, &exchange, &target, guard).await,
         Connect::Exec | Connect::Attach | Connect::PortForward => {
@@ -100,6 +105,17 @@ pub async fn connect(
         Ok(answer) => answer,
         Err(refusal) => exchange.refuse(&refusal),
     }
+}
+
+/// Admission comes before anything is looked up. upstream: endpoints/handlers/rest.go ConnectResource
+async fn admit(
+    server: &Server,
+    exchange: &Exchange,
+    target: &Target,
+    connect: Connect,
+) -> Result<(), Status> {
+    let Some((kind, mut asked)) = options::of(connect, exchange)? else { return Ok(()) };
+    server.registry.admit_connect(&exchange.caller(), target, kind, &mut asked).await
 }
 
 /// An object of the core group, as the cache has it.

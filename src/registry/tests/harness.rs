@@ -77,7 +77,7 @@ struct Plugin;
 
 impl Admission for Plugin {
     fn handles(&self, operation: Operation) -> bool {
-        operation == Operation::Create
+        matches!(operation, Operation::Create | Operation::Connect)
     }
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Result<(), Status>> {
         if let Some(object) = &mut request.object
@@ -89,6 +89,19 @@ impl Admission for Plugin {
         Box::pin(std::future::ready(Ok(())))
     }
     fn validate<'a>(&'a self, request: &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        if request.operation == Operation::Connect {
+            let asked = request.object.as_ref().map(|o| debug_json::to_string(o)).unwrap_or_default();
+            let why = format!(
+                "no {} of {asked} by {}/{}",
+                request.kind.kind, request.resource.resource, request.subresource
+            );
+            let answer = if request.name == "open" {
+                Ok(())
+            } else {
+                Err(Status::forbidden(&request.resource.group_resource(), request.name, &why))
+            };
+            return Box::pin(std::future::ready(answer));
+        }
         let refuse = request
             .object
             .as_ref()

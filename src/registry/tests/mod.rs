@@ -117,3 +117,30 @@ async fn concurrent_patches_all_arrive() {
     let answer = server.send("get", &format!("{path}/a"), "", "admin").await.expect("got");
     assert_eq!(answer.tree.map_at(&["data"]).len(), 16);
 }
+/// Admission is asked before anything behind an object is connected to, and sees what is asked for.
+#[tokio::test]
+async fn connecting_is_admitted() {
+    let server = Server::new().await;
+    let served = server.registry.lookup("", "v1", "pods").expect("pods are served");
+    for (name, want) in [
+        ("open", None),
+        (
+            "closed",
+            Some("pods \"closed\" is forbidden: no PodExecOptions of {\"command\":[\"sh\"]} by pods/exec"),
+        ),
+    ] {
+        let target = crate::Target {
+            served: served.clone(),
+            namespace: "default".into(),
+            name: name.into(),
+            subresource: "exec".into(),
+        };
+        let mut options = copepod_meta::Value::map();
+        options.set(&["command"], vec![copepod_meta::Value::string("sh")]);
+        let admitted = server
+            .registry
+            .admit_connect(&crate::Caller::default(), &target, "PodExecOptions", &mut options)
+            .await;
+        assert_eq!(admitted.err().map(|status| status.message).as_deref(), want, "{name}");
+    }
+}
