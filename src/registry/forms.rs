@@ -134,7 +134,11 @@ pub(crate) fn body_of(
 ) -> Result<codec::Body, Status> {
     let body = match part {
         Part::All => codec::encode_body(tree, &served.types, served.ty(), &served.gvk(), media.into()),
-        Part::Metadata => partial_body(tree.get("metadata").clone(), media),
+        Part::Metadata => {
+            let mut metadata = tree.get("metadata").clone();
+            served.kind.strategy.hub_metadata(&mut metadata);
+            partial_body(metadata, media)
+        }
     };
     body.map_err(errors::unencodable)
 }
@@ -173,7 +177,8 @@ impl ObjectCodec for Forms {
         }
         let mut tree = self.tree(seen_as, stored, revision)?;
         if part == Part::Metadata {
-            let metadata = tree.remove(&["metadata"]).unwrap_or_else(Value::map);
+            let mut metadata = tree.remove(&["metadata"]).unwrap_or_else(Value::map);
+            self.kind.strategy.hub_metadata(&mut metadata);
             let body = partial_body(metadata, media)?;
             return Ok(body.bytes);
         }
