@@ -43,9 +43,6 @@ impl Strategy for ReplicationController {
     fn from_hub(&self, _version: &str, object: &mut Value) {
         apps::convert_template(object);
     }
-    fn of_nothing(&self, object: &mut Value) {
-        object.set(&["spec", "replicas"], 0);
-    }
     fn prepare_create(&self, _cx: &Context, object: &mut Value) {
         crate::core::pod::template::drop_disabled(object, None, &["spec", "template", "spec"]);
         clear_status(object);
