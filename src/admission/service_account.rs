@@ -55,7 +55,7 @@ impl ServiceAccount {
     async fn admit_pod(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
         let Some(pod) = request.object.as_deref_mut() else { return Ok(()) };
         if is_mirror_pod(pod) {
-            return Ok(());
+            return self.validate_pod(request).await;
         }
         if pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
             pod.set(&["spec", "serviceAccountName"], "default");

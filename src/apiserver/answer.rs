@@ -347,6 +347,12 @@ fn table(listing: &Listing, version: &str, meta: &ListMeta, style: &Style) -> Re
         }
         object.row_into(include, now, &mut parts)?;
     }
+    if listing.objects.is_empty() && listing.served.kind.strategy.columns().is_empty() {
+        // What has no columns of its own has no rows, rather than none. upstream: registry/rest/table.go ConvertToTable
+        let head = parts.pop().unwrap_or_default();
+        parts.push([head.strip_suffix(b"[").unwrap_or(&head), b"null}"].concat().into());
+        return Ok(json_parts(StatusCode::OK, parts, style));
+    }
     parts.push(Bytes::from_static(TABLE_TAIL));
     Ok(json_parts(StatusCode::OK, parts, style))
 }

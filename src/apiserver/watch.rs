@@ -94,6 +94,9 @@ impl Framer {
             value.set(&["metadata", "annotations", "k8s.io/initial-events-end"], "true");
         }
         let served = watch.served();
+        if self.accepted.transform.is_none() {
+            served.kind.strategy.of_nothing(&mut value);
+        }
         let (gvk, universe, ty) = match &self.accepted.transform {
             Some(Transform::Partial { version }) => {
                 let ty = answer::builtin("io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata");

@@ -27,7 +27,8 @@ pub fn stored_body(
     version: ResourceVersion,
     unstructured: bool,
 ) -> Result<Body, CorruptError> {
-    let version = version.to_string();
+    // A dry run's object has no revision.
+    let version = if version == ResourceVersion(0) { String::new() } else { version.to_string() };
     if let Some(unknown) = stored.strip_prefix(PREFIX) {
         let message = envelope::open_unknown(unknown)?.message;
         let bytes = splice_message(message, version.as_bytes())?;

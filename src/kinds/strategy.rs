@@ -151,6 +151,12 @@ pub trait Strategy: Sync + Send {
     /// Puts back what the stored encoding cannot hold (protobuf has no type meta).
     fn restore(&self, object: &mut Value) {}
 
+    /// Takes out of the metadata what only conversion to a version puts there: PartialObjectMetadata shows the hub's.
+    fn hub_metadata(&self, metadata: &mut Value) {}
+
+    /// What conversion to a version makes of the empty hub object that bookmarks are.
+    fn of_nothing(&self, object: &mut Value) {}
+
     /// Hub to versioned.
     #[allow(clippy::wrong_self_convention, reason = "the counterpart of to_hub")]
     fn from_hub(&self, version: &str, object: &mut Value) {}

@@ -177,7 +177,11 @@ pub(crate) fn body_of(
 ) -> Result<codec::Body, Status> {
     let body = match part {
         Part::All => codec::encode_body(tree, &served.types, served.ty(), &served.gvk(), media.into()),
-        Part::Metadata => partial_body(tree.get("metadata").clone(), media),
+        Part::Metadata => {
+            let mut metadata = tree.get("metadata").clone();
+            served.kind.strategy.hub_metadata(&mut metadata);
+            partial_body(metadata, media)
+        }
         Part::Row => {
             let bytes = view::kept_row(served.kind.strategy, tree);
             return Ok(codec::Body { bytes, form: codec::Form::Whole });
@@ -241,7 +245,8 @@ impl ObjectCodec for Forms {
             }
             Part::Metadata => {
                 let mut metadata = self.metadata(seen_as, stored, revision)?;
-                let metadata = metadata.remove(&["metadata"]).unwrap_or_else(Value::map);
+                let mut metadata = metadata.remove(&["metadata"]).unwrap_or_else(Value::map);
+                self.kind.strategy.hub_metadata(&mut metadata);
                 Ok(partial_body(metadata, media)?.bytes)
             }
             Part::Row => {

@@ -43,7 +43,7 @@ impl Registry {
         let resource = target.served.group_resource();
         let at = match options.resource_version.as_str() {
             "" => ReadAt::Latest,
-            text => match parse_version(text).map_err(invalid_version)? {
+            text => match parse_version(text).map_err(|e| collection.invalid_version(e))? {
                 0 => ReadAt::Any,
                 revision => ReadAt::AtLeast(revision),
             },
@@ -157,6 +157,16 @@ fn watch_start(options: &ListOptions) -> Result<WatchStart, Status> {
 /// A plain error, that is a 500: upstream's storage does not make a Status of it.
 fn invalid_version(error: copepod_meta::FieldError) -> Status {
     Status::new(500, Reason::Unknown, error.to_string())
+}
+
+impl Collection {
+    /// Without a cache before it upstream's storage does make a Status of it.
+    fn invalid_version(&self, error: copepod_meta::FieldError) -> Status {
+        if self.hooks.is_read_seldom() {
+            return Status::bad_request(format!("invalid resource version: {error}"));
+        }
+        invalid_version(error)
+    }
 }
 
 /// 410 of a list. A page that is too late may go on at the newest state, if its client takes the inconsistency.

@@ -141,6 +141,7 @@ impl Registry {
         if !target.subresource.is_empty() {
             return Err(Status::method_not_supported(&target.served.group_resource(), "delete"));
         }
+        collection.hooks.warn_of_delete(caller, options);
         let call = Call::new(self, caller, target, collection, options.to_value(), options.is_dry_run())?;
         let deleted = call.delete(options, &target.name).await?;
         let accepted = !deleted.gone && options.orphan_dependents == Some(false);
@@ -159,6 +160,7 @@ impl Registry {
         list.set_defaults();
         list.validate()?;
         options.validate()?;
+        collection.hooks.warn_of_delete(caller, options);
         let listing = self.list_objects(collection, target, &list).await?;
         for object in &listing.objects {
             let (namespace, name) = object.names()?;

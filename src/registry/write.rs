@@ -220,6 +220,8 @@ impl Call<'_> {
             return Err(self.failed_precondition("UID", uid, ""));
         }
         let mut object = (update.change)(None)?;
+        // Unlike a plain creation, an update minds what is no revision.
+        revision_of(&object)?;
         let uid = object.str_at(&["metadata", "uid"]);
         if !uid.is_empty() {
             let why = format!(

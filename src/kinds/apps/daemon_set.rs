@@ -55,7 +55,17 @@ impl Strategy for DaemonSet {
         super::convert_template(object);
         set_template_generation(object, template_generation(object));
     }
+    fn hub_metadata(&self, metadata: &mut Value) {
+        metadata.remove(&["annotations", TEMPLATE_GENERATION]);
+        if metadata.map_at(&["annotations"]).is_empty() {
+            metadata.remove(&["annotations"]);
+        }
+    }
+    fn of_nothing(&self, object: &mut Value) {
+        set_template_generation(object, 0);
+    }
     fn prepare_create(&self, _cx: &Context, object: &mut Value) {
+        crate::core::pod::template::drop_disabled(object, None, &["spec", "template", "spec"]);
         clear_status(object);
         object.set(&["metadata", "generation"], 1);
         if template_generation(object) < 1 {
@@ -63,6 +73,7 @@ impl Strategy for DaemonSet {
         }
     }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
+        crate::core::pod::template::drop_disabled(object, Some(old), &["spec", "template", "spec"]);
         keep(object, old, "status");
         set_template_generation(object, template_generation(old));
         let path = ["spec", "template"];

@@ -44,11 +44,16 @@ impl Strategy for Deployment {
     fn from_hub(&self, _version: &str, object: &mut Value) {
         super::convert_template(object);
     }
+    fn of_nothing(&self, object: &mut Value) {
+        object.set(&["spec", "replicas"], 0);
+    }
     fn prepare_create(&self, _cx: &Context, object: &mut Value) {
+        crate::core::pod::template::drop_disabled(object, None, &["spec", "template", "spec"]);
         clear_status(object);
         object.set(&["metadata", "generation"], 1);
     }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
+        crate::core::pod::template::drop_disabled(object, Some(old), &["spec", "template", "spec"]);
         keep(object, old, "status");
         let annotated = metadata::differs(object, old, "annotations");
         if annotated || !same_as(object.get("spec"), old.get("spec"), SPEC) {

@@ -31,11 +31,16 @@ impl Strategy for ReplicaSet {
     fn from_hub(&self, _version: &str, object: &mut Value) {
         super::convert_template(object);
     }
+    fn of_nothing(&self, object: &mut Value) {
+        object.set(&["spec", "replicas"], 0);
+    }
     fn prepare_create(&self, _cx: &Context, object: &mut Value) {
+        crate::core::pod::template::drop_disabled(object, None, &["spec", "template", "spec"]);
         clear_status(object);
         object.set(&["metadata", "generation"], 1);
     }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
+        crate::core::pod::template::drop_disabled(object, Some(old), &["spec", "template", "spec"]);
         keep(object, old, "status");
         bump_generation_if_changed(object, old, "io.k8s.api.apps.v1.ReplicaSetSpec");
     }

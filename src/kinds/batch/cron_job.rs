@@ -59,10 +59,20 @@ impl Strategy for CronJob {
         convert(object);
     }
     fn prepare_create(&self, _cx: &Context, object: &mut Value) {
+        crate::core::pod::template::drop_disabled(
+            object,
+            None,
+            &["spec", "jobTemplate", "spec", "template", "spec"],
+        );
         clear_status(object);
         object.set(&["metadata", "generation"], 1);
     }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
+        crate::core::pod::template::drop_disabled(
+            object,
+            Some(old),
+            &["spec", "jobTemplate", "spec", "template", "spec"],
+        );
         keep(object, old, "status");
         bump_generation_if_changed(object, old, "io.k8s.api.batch.v1.CronJobSpec");
     }

@@ -86,6 +86,7 @@ impl Strategy for Job {
         apps::convert_template(job);
     }
     fn prepare_create(&self, _cx: &Context, job: &mut Value) {
+        crate::core::pod::template::drop_disabled(job, None, &["spec", "template", "spec"]);
         if !manual(job) {
             generate_selector(job);
         }
@@ -93,6 +94,7 @@ impl Strategy for Job {
         job.set(&["metadata", "generation"], 1);
     }
     fn prepare_update(&self, _cx: &Context, job: &mut Value, old: &Value) {
+        crate::core::pod::template::drop_disabled(job, Some(old), &["spec", "template", "spec"]);
         keep(job, old, "status");
         bump_generation_if_changed(job, old, SPEC);
     }

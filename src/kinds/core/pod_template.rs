@@ -32,9 +32,11 @@ impl Strategy for PodTemplate {
         convert(object);
     }
     fn prepare_create(&self, _cx: &Context, object: &mut Value) {
+        crate::core::pod::template::drop_disabled(object, None, &["template", "spec"]);
         object.set(&["metadata", "generation"], 1);
     }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
+        crate::core::pod::template::drop_disabled(object, Some(old), &["template", "spec"]);
         if !same_as(object.get("template"), old.get("template"), TEMPLATE) {
             bump_generation(object, old);
         }

@@ -10,7 +10,7 @@ use crate::cells;
 use crate::check::At;
 use crate::generic::{bump_generation_if_changed, clear_status, keep};
 use crate::metadata;
-use crate::strategy::{Column, Context, Row, Strategy};
+use crate::strategy::{Column, Context, DefaultPropagation, Row, Strategy};
 
 /// The strategy.
 pub struct ReplicationController;
@@ -44,10 +44,12 @@ impl Strategy for ReplicationController {
         apps::convert_template(object);
     }
     fn prepare_create(&self, _cx: &Context, object: &mut Value) {
+        crate::core::pod::template::drop_disabled(object, None, &["spec", "template", "spec"]);
         clear_status(object);
         object.set(&["metadata", "generation"], 1);
     }
     fn prepare_update(&self, _cx: &Context, object: &mut Value, old: &Value) {
+        crate::core::pod::template::drop_disabled(object, Some(old), &["spec", "template", "spec"]);
         keep(object, old, "status");
         bump_generation_if_changed(object, old, "io.k8s.api.core.v1.ReplicationControllerSpec");
     }
@@ -60,7 +62,14 @@ impl Strategy for ReplicationController {
         validate(object, &apps::options(cx, Some(old)), e);
     }
     fn warnings(&self, _cx: &Context, object: &Value, old: Option<&Value>) -> Vec<String> {
-        apps::warn(object, old, true)
+        match old {
+            None => apps::warn(object, None, true),
+            // upstream hands the two templates over in the wrong order: it is the old one that it warns of.
+            Some(old) => apps::warn(old, Some(object), true),
+        }
+    }
+    fn default_propagation(&self) -> DefaultPropagation {
+        DefaultPropagation::Orphan
     }
     fn reset_fields(&self) -> &'static [&'static [&'static str]] {
         &[&["status"]]

@@ -241,6 +241,8 @@ pub(crate) trait Hooks: Send + Sync {
     fn deletes_on_update(&self, _object: &Value) -> bool {
         true
     }
+    /// Warns of a deletion, whether or not there is something to delete.
+    fn warn_of_delete(&self, _caller: &Caller, _options: &DeleteOptions) {}
     /// What a deletion does.
     fn plan_delete(&self, call: &Call, old: &Value, options: &DeleteOptions) -> Result<Plan, Status> {
         delete::plan(call, old, options)

@@ -224,6 +224,9 @@ fn words(upstream: &str, ours: &str) -> String {
     if theirs != own {
         return format!("'{theirs}' but '{own}'");
     }
+    if upstream.len() > LONG_BYTES {
+        return "parts inside of a long value".into();
+    }
     let same = upstream.chars().zip(ours.chars()).take_while(|(a, b)| a == b).count();
     let part = |text: &str| -> String {
         let part: String = text.chars().skip(same.saturating_sub(PART_CHARS)).take(2 * PART_CHARS).collect();
@@ -231,6 +234,9 @@ fn words(upstream: &str, ours: &str) -> String {
     };
     format!("…{}… but …{}…", part(upstream), part(ours))
 }
+
+/// Whole objects in messages: where they part says nothing about the cause.
+const LONG_BYTES: usize = 400;
 
 /// Shown before and after the place where two texts part.
 const PART_CHARS: usize = 24;
@@ -254,6 +260,7 @@ pub fn shape(text: &str) -> String {
             (r#"\\?"(?:[^"\\]|\\.)*"|'[^']*'"#, "\"…\""),
             (r"<([a-z]+)-\d+>", "<$1>"),
             (r"\[\d+\]", "[*]"),
+            (r"Go struct field \S+", "Go struct field *"),
             (r"\b\d[\d.]*[a-zA-Z]{0,2}\b", "N"),
             (r"\bd[0-9a-z]*-\d+(-[a-z])?\b", "NAME"),
         ];

@@ -31,6 +31,8 @@ static REVISION: LazyLock<Regex> = LazyLock::new(|| {
 /// `-gen-`.
 static GENERATED: LazyLock<Regex> =
     LazyLock::new(|| pattern("(kube-api-access-|-gen-)([bcdfghjklmnpqrstvwxz2456789]{5})\\b"));
+/// A chosen port in the cell of a Table.
+static PORT_CELL: LazyLock<Regex> = LazyLock::new(|| pattern(r":(3[0-2]\d{3})/"));
 /// Go prints pointers and addresses of some types.
 static POINTER: LazyLock<Regex> = LazyLock::new(|| pattern(r"0x?c[0-9a-f]{9}\b"));
 
@@ -94,6 +96,10 @@ impl Names {
         });
         out = self.pattern(&REVISION, &out, |_, m| format!("{}<rv>", &m[1]));
         out = self.pattern(&POINTER, &out, |_, _| "<pointer>".into());
+        out = self.pattern(&PORT_CELL, &out, |names, m| match names.script.contains(&m[1]) {
+            true => m[0].into(),
+            false => format!(":{}/", names.name("port", &m[1])),
+        });
         out = self.pattern(&GENERATED, &out, |names, m| format!("{}{}", &m[1], names.name("name", &m[2])));
         out
     }

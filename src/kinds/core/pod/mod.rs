@@ -64,8 +64,9 @@ impl Strategy for Pod {
     }
 
     fn prepare_create(&self, cx: &Context, pod: &mut Value) {
+        template::drop_disabled(pod, None, &["spec"]);
         pod.set(&["metadata", "generation"], 1);
-        let class = qos::compute(pod.get("spec"));
+        let class = qos::stored(pod).to_string();
         let mut status = Value::map();
         status.set(&["phase"], "Pending");
         status.set(&["qosClass"], class);
@@ -78,6 +79,7 @@ impl Strategy for Pod {
     }
 
     fn prepare_update(&self, _cx: &Context, pod: &mut Value, old: &Value) {
+        template::drop_disabled(pod, Some(old), &["spec"]);
         keep(pod, old, "status");
         bump_generation_if_changed(pod, old, update::POD_SPEC);
     }

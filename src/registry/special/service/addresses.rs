@@ -75,6 +75,9 @@ impl std::fmt::Display for AddressError {
     }
 }
 
+/// The ports that dry runs show come after it. upstream: portallocator/operation.go AllocateNext
+const DRY_RUN_PORT: i64 = 32_768;
+
 impl Addresses {
     pub(crate) fn new(cidrs: Vec<IpNet>, ports: RangeInclusive<u16>) -> Addresses {
         let mut families = Vec::new();
@@ -268,6 +271,12 @@ impl Addresses {
             chosen = match asked {
                 Some(port) if free(port) => port,
                 Some(_) => return Err(PortError::Taken),
+                // As upstream: a dummy, beyond the usual range.
+                None if call.dry_run => {
+                    let last = own.iter().max().copied().unwrap_or(DRY_RUN_PORT);
+                    chosen = u16::try_from(last + 1).unwrap_or(u16::MAX);
+                    return Ok(());
+                }
                 None => {
                     let upper = low + range_offset(high - low + 1, 32, 16, 128);
                     pick(upper, high, free)
