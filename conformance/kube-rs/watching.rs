@@ -28,6 +28,11 @@ fn label(config: Config) -> Config {
     config.labels("app=conformance")
 }
 
+/// Watchers that take any state may be shown one of before; after a consistent list the server's cache is as new as that.
+async fn settle(maps: &Api<ConfigMap>) -> anyhow::Result<()> {
+    maps.list(&Default::default()).await.map(|_| ()).context("list")
+}
+
 async fn change(maps: &Api<ConfigMap>, name: &str) -> anyhow::Result<()> {
     maps.patch(name, &PatchParams::default(), &Patch::Merge(json!({"data": {"k": "v"}})))
         .await
@@ -61,6 +66,7 @@ async fn raw(p: Place) -> anyhow::Result<()> {
 async fn initial_events(p: Place) -> anyhow::Result<()> {
     p.config_map("a").await?;
     let maps: Api<ConfigMap> = p.api();
+    settle(&maps).await?;
     let params = WatchParams::default().labels("app=conformance").initial_events();
     let mut events = maps.watch(&params, "0").await?.boxed();
     let first = events.try_next().await?;
@@ -106,6 +112,7 @@ async fn watched(p: Place, config: Config) -> anyhow::Result<()> {
         p.config_map(name).await?;
     }
     let maps: Api<ConfigMap> = p.api();
+    settle(&maps).await?;
     let mut events = watcher(maps.clone(), label(config)).boxed();
     let seen = words(&mut events, 7).await?;
     ensure!(seen == ["init", "has a", "has b", "has c", "has d", "has e", "done"], "{seen:?}");
@@ -131,6 +138,7 @@ async fn reflected(p: Place, config: Config) -> anyhow::Result<()> {
         p.config_map(&format!("m{i}")).await?;
     }
     let maps: Api<ConfigMap> = p.api();
+    settle(&maps).await?;
     let (reader, writer) = reflector::store();
     let events = watcher(maps.clone(), label(config)).default_backoff().reflect(writer).touched_objects();
     let follow = tokio::spawn(events.for_each(|_| async {}));

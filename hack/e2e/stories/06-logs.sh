@@ -39,6 +39,7 @@ EOF
 soon '^big +1/1' k get pods
 logs=$DATA/log/pods/${NS}_big_$(value pod/big .metadata.uid)/c
 WAIT=60 soon '^0\.log\.20' ls "$logs"
-at=$(k logs big --tail=1 | sed 's/after //')
+soon '^after ' k logs big --tail=1
+at=${OUT#after }
 soon "^after $((at + 3))$" k logs big --tail=5
 [ "$(stat -c %s "$logs/0.log")" -lt 10485760 ] || fail "not rotated: $(ls -l "$logs")"
