@@ -78,9 +78,19 @@ pub async fn v2(state: Shared, request: Request) -> Result<Answer, Answer> {
     if !accept.is_empty()
         && !(accept.contains("json") || accept.contains("*/*") || accept.contains("application/*"))
     {
-        return Ok(answer::text(StatusCode::NOT_ACCEPTABLE, Bytes::new()));
+        return Ok(bare(StatusCode::NOT_ACCEPTABLE, &["Accept-Encoding", "Accept"]));
     }
     document(&server, &exchange, V2.into()).await
+}
+
+/// A code and nothing else.
+fn bare(code: StatusCode, vary: &'static [&'static str]) -> Answer {
+    let mut answer = Answer::default();
+    *answer.status_mut() = code;
+    for name in vary {
+        answer.headers_mut().append(VARY, HeaderValue::from_static(name));
+    }
+    answer
 }
 
 /// `/openapi/v3`: where the documents are, by group-version.
@@ -135,7 +145,7 @@ async fn document(server: &Arc<Server>, exchange: &Exchange, name: String) -> Re
         Some((bytes, rendered.hash.clone()))
     });
     let Some((bytes, hash)) = made.await? else {
-        return Ok(answer::text(StatusCode::NOT_FOUND, "404 page not found\n"));
+        return Ok(bare(StatusCode::NOT_FOUND, &[]));
     };
     let bytes = bytes.map_err(|e| answer::text(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     let etag = format!("\"{hash}\"");

@@ -70,12 +70,6 @@ impl Strategy for ReplicaSet {
             cells::selector(object.at(&["spec", "selector"])).into(),
         ])
     }
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.replicas"]
-    }
-    fn field(&self, object: &Value, _name: &str) -> String {
-        object.int_at(&["status", "replicas"]).to_string()
-    }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {
         (name == "status").then_some(&ReplicaSetStatus as &dyn Strategy)
     }
