@@ -44,11 +44,11 @@ struct Part {
 /// The parts, in order; namespaces come before what lives in them.
 const PARTS: &[Part] = &[
     Part {
-        hook: "poststarthook/start-system-namespaces-controller",
+        hook: NAMESPACES,
         files: &[("", "namespaces", Policy::Create, include_str!("../../api/bootstrap/namespaces.jsonl"))],
     },
     Part {
-        hook: "poststarthook/rbac/bootstrap-roles",
+        hook: ROLES,
         files: &[
             (RBAC, "clusterroles", Policy::Role, include_str!("../../api/bootstrap/clusterroles.jsonl")),
             (
@@ -62,7 +62,7 @@ const PARTS: &[Part] = &[
         ],
     },
     Part {
-        hook: "poststarthook/scheduling/bootstrap-system-priority-classes",
+        hook: PRIORITIES,
         files: &[(
             "scheduling.k8s.io",
             "priorityclasses",
@@ -71,7 +71,7 @@ const PARTS: &[Part] = &[
         )],
     },
     Part {
-        hook: "poststarthook/priority-and-fairness-config-producer",
+        hook: FLOWS,
         files: &[
             (
                 FLOW,
@@ -83,7 +83,7 @@ const PARTS: &[Part] = &[
         ],
     },
     Part {
-        hook: "poststarthook/apiservice-registration-controller",
+        hook: API_SERVICES,
         files: &[(
             "apiregistration.k8s.io",
             "apiservices",
@@ -96,10 +96,46 @@ const PARTS: &[Part] = &[
 const RBAC: &str = "rbac.authorization.k8s.io";
 const FLOW: &str = "flowcontrol.apiserver.k8s.io";
 
+/// All checks in upstream's order, each with the part that it waits for. What upstream checks beyond these are parts that this
+/// server does not have.
+const CHECKS: &[(&str, &str)] = &[
+    (NAMESPACES, NAMESPACES),
+    (own::TRUST, own::TRUST),
+    (own::IDENTITY, own::IDENTITY),
+    (own::TOKENS, own::TOKENS),
+    (ROLES, ROLES),
+    (PRIORITIES, PRIORITIES),
+    (FLOWS, FLOWS),
+    (own::SERVICE, own::SERVICE),
+    (own::RANGES, own::RANGES),
+    ("poststarthook/apiservice-status-local-available-controller", API_SERVICES),
+    (API_SERVICES, API_SERVICES),
+    ("poststarthook/kube-apiserver-autoregistration", API_SERVICES),
+    ("autoregister-completion", API_SERVICES),
+];
+
+const NAMESPACES: &str = "poststarthook/start-system-namespaces-controller";
+const ROLES: &str = "poststarthook/rbac/bootstrap-roles";
+const PRIORITIES: &str = "poststarthook/scheduling/bootstrap-system-priority-classes";
+const FLOWS: &str = "poststarthook/priority-and-fairness-config-producer";
+const API_SERVICES: &str = "poststarthook/apiservice-registration-controller";
+
 /// The names of all checks with their flags; [`run`] sets them.
 pub fn checks() -> Vec<(&'static str, Flag)> {
-    let names = PARTS.iter().map(|p| p.hook).chain(own::STEPS.iter().map(|(hook, _)| *hook));
-    names.map(|name| (name, Flag::new("not finished"))).collect()
+    let mut flags: Vec<(&str, Flag)> = Vec::new();
+    let mut checks = Vec::new();
+    for (name, part) in CHECKS {
+        let flag = match flags.iter().find(|(known, _)| known == part) {
+            Some((_, flag)) => flag.clone(),
+            None => {
+                let flag = Flag::new("not finished");
+                flags.push((part, flag.clone()));
+                flag
+            }
+        };
+        checks.push((*name, flag));
+    }
+    checks
 }
 
 /// How objects are reached.
@@ -175,6 +211,14 @@ fn parse(line: &str) -> Result<Value, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_part_has_its_check() {
+        let parts = PARTS.iter().map(|p| p.hook).chain(own::STEPS.iter().map(|(hook, _)| *hook));
+        for part in parts {
+            assert!(CHECKS.contains(&(part, part)), "{part}: nothing would wait for it");
+        }
+    }
 
     #[test]
     fn every_line_is_an_object_of_a_known_type() {

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha512};
 
 use crate::answer::{self, Answer, Style};
-use crate::negotiate::{self, Media, Offers};
+use crate::negotiate::{self, Media, Offers, Routable};
 use crate::routes::{exchange, server as running};
 use crate::server::Server;
 
@@ -59,6 +59,11 @@ pub async fn root(state: State<std::sync::Weak<Server>>, request: Request) -> Re
     let exchange = exchange(&request);
     let parts: Vec<&str> = exchange.info.path.trim_matches('/').split('/').collect();
     let top = parts.len() == 1;
+    // Only lists of resources are routes of upstream's router; the aggregator answers before it.
+    let routed = matches!(parts.as_slice(), ["api", _] | ["apis", _, _]);
+    if routed && let Err(refusal) = negotiate::ensure_routable(exchange.headers(), Routable::Objects) {
+        return Ok(exchange.refuse(&refusal));
+    }
     let offers = if top { Offers::Discovery } else { Offers::Plain };
     let accepted = match negotiate::accept(exchange.headers(), &exchange.query.0, offers) {
         Ok(accepted) => accepted,
@@ -230,7 +235,12 @@ fn encode(document: &Document, table: &Table, media: Media, host: &str) -> Optio
     let bytes = copepod_codec::encode(&value, Universe::builtin(), ty, Some(&gvk), media.codec());
     match bytes {
         Ok(bytes) => {
-            let digest: Vec<String> = Sha512::digest(&bytes).iter().map(|b| format!("{b:02X}")).collect();
+            // Of the JSON without type meta, whatever the form. upstream: discovery/aggregated/etag.go
+            let hashed =
+                copepod_codec::encode(&value, Universe::builtin(), ty, None, copepod_codec::Media::Json);
+            let hashed = hashed.unwrap_or_else(|_| bytes.clone());
+            let hashed = hashed.strip_suffix(b"\n").unwrap_or(&hashed);
+            let digest: Vec<String> = Sha512::digest(hashed).iter().map(|b| format!("{b:02X}")).collect();
             Some(Encoded { etag: format!("\"{}\"", digest.concat()), bytes })
         }
         Err(error) => {

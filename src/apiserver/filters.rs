@@ -5,6 +5,8 @@
 //! Invariants: no handler runs for a request that was not authenticated and authorized; a panic never reaches the client but
 //! as a 500; a write that has begun is finished even if its client is gone.
 
+mod impersonation;
+
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,12 +15,13 @@ use std::time::Duration;
 use axum::body::Body;
 use copepod_access::{Authenticated, Credentials, Peer};
 use copepod_meta::field::quote;
-use copepod_meta::{Attributes, Authorizer, Decision, GroupResource, Status, User};
+use copepod_meta::{Attributes, Authorizer, Decision, GroupResource, Status};
 use futures::FutureExt as _;
 use http::header::{CACHE_CONTROL, RETRY_AFTER};
 use http::{HeaderValue, Request, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::impersonation::Impersonated;
 use crate::answer::{self, Answer};
 use crate::exchange::Exchange;
 use crate::metrics::{Guard, Labels};
@@ -33,6 +36,9 @@ const QUEUE_MAX: usize = 2_000;
 /// Takes a request through the chain to its handler.
 pub async fn run(server: Arc<Server>, request: Request<Body>) -> Answer {
     let (parts, body) = request.into_parts();
+    if !copepod_serve::flags::is_escaped(parts.uri.path()) {
+        return malformed_path();
+    }
     let mut exchange = Exchange::new(parts);
     let info = {
         let (method, uri) = (&exchange.parts.method, &exchange.parts.uri);
@@ -80,6 +86,13 @@ pub async fn run(server: Arc<Server>, request: Request<Body>) -> Answer {
     answer
 }
 
+/// Go's server refuses these before any handler.
+fn malformed_path() -> Answer {
+    let mut answer = answer::text(StatusCode::BAD_REQUEST, "400 Bad Request");
+    answer.headers_mut().remove(http::header::X_CONTENT_TYPE_OPTIONS);
+    answer
+}
+
 /// The chain. Whoever refuses answers; the request's information was read before.
 async fn chain(server: Arc<Server>, mut exchange: Exchange, body: Body, labels: Labels) -> Answer {
     let passed = async {
@@ -99,14 +112,16 @@ async fn chain(server: Arc<Server>, mut exchange: Exchange, body: Body, labels: 
         let guard = server.metrics.long_running(&labels);
         return crate::routes::handle(server, exchange, body, Some(guard)).await;
     }
-    let (deadline, refused) = (exchange.deadline, exchange.refuse(&request_timeout()));
+    let deadline = exchange.deadline;
     let writes = !exchange.info.is_read_only();
     let handler = async move {
         let _place = place;
         crate::routes::handle(server, exchange, body, None).await
     };
     let Some(deadline) = deadline else { return handler.await };
-    let limited = async move { tokio::time::timeout_at(deadline.into(), handler).await.unwrap_or(refused) };
+    let limited = async move {
+        tokio::time::timeout_at(deadline.into(), handler).await.unwrap_or_else(|_| request_timeout())
+    };
     if !writes {
         return limited.await;
     }
@@ -135,9 +150,16 @@ fn refuse<T>(exchange: &Exchange, status: &Status) -> Passed<T> {
     Err(Box::new(exchange.refuse(status)))
 }
 
-/// upstream: server/filters/timeout.go
-fn request_timeout() -> Status {
-    Status::timeout("request did not complete within the allotted timeout", 0)
+/// Written by upstream's filter as it is, without type and without negotiation. upstream: server/filters/timeout.go
+fn request_timeout() -> Answer {
+    let text = concat!(
+        r#"{"metadata":{},"status":"Failure","message":"Timeout: request did not complete within the allotted timeout","#,
+        r#""reason":"Timeout","details":{},"code":504}"#,
+        "\n"
+    );
+    let mut answer = answer::text(StatusCode::GATEWAY_TIMEOUT, text);
+    answer.headers_mut().remove(http::header::X_CONTENT_TYPE_OPTIONS);
+    answer
 }
 
 /// upstream: endpoints/filters/request_deadline.go
@@ -147,7 +169,9 @@ fn set_deadline(server: &Server, exchange: &mut Exchange) -> Passed<()> {
     }
     let mut timeout = server.config.request_timeout;
     if let Some(asked) = exchange.query.first("timeout").filter(|t| !t.is_empty()) {
-        match asked.parse::<copepod_serve::flags::GoDuration>() {
+        // A negative duration is one too; it limits nothing here.
+        match asked.trim_start_matches('-').parse::<copepod_serve::flags::GoDuration>() {
+            Ok(_) if asked.starts_with('-') => {}
             Ok(asked) if !asked.0.is_zero() => timeout = timeout.min(asked.0),
             Ok(_) => {}
             Err(why) => {
@@ -237,134 +261,24 @@ fn peer(exchange: &Exchange) -> Option<Arc<Peer>> {
 
 /// upstream: endpoints/filters/impersonation
 async fn impersonate(server: &Server, exchange: &mut Exchange) -> Passed<()> {
-    let Some(asked) = Impersonated::of(exchange) else { return Ok(()) };
+    let Some(asked) = Impersonated::of(exchange.headers()) else { return Ok(()) };
     if asked.name.is_empty() {
         let why = format!("requested {} without impersonating a user name", asked.print());
         return Err(Box::new(nosniff(exchange.refuse(&Status::bad_request(why)))));
     }
-    for (group, resource, subresource, namespace, name) in asked.requests() {
-        let attributes = Attributes {
-            user: Arc::clone(&exchange.user),
-            verb: "impersonate".into(),
-            group: group.into(),
-            version: "v1".into(),
-            resource: resource.into(),
-            subresource: subresource.into(),
-            namespace: namespace.into(),
-            name: name.into(),
-            is_resource: true,
-            ..Attributes::default()
-        };
-        if let Some(refusal) = denied(&*server.authorizer, &attributes).await {
-            return Err(Box::new(nosniff(exchange.refuse(&refusal))));
-        }
-    }
+    let attributes = exchange.info.attributes(Arc::clone(&exchange.user));
+    let user = match asked.allowed(&*server.authorizer, &attributes).await {
+        Ok(user) => user,
+        Err(refusal) => return Err(Box::new(nosniff(exchange.refuse(&refusal)))),
+    };
     tracing::info!(by = exchange.user.name, user = asked.name, "impersonation");
-    exchange.user = Arc::new(asked.into_user());
+    exchange.user = Arc::new(user);
     let headers = &mut exchange.parts.headers;
     let names: Vec<_> = headers.keys().filter(|n| n.as_str().starts_with("impersonate-")).cloned().collect();
     for name in names {
         headers.remove(name);
     }
     Ok(())
-}
-
-const AUTHENTICATION: &str = "authentication.k8s.io";
-
-/// Whom a request wants to be.
-struct Impersonated {
-    name: String,
-    uid: String,
-    groups: Vec<String>,
-    extra: Vec<(String, Vec<String>)>,
-}
-
-impl Impersonated {
-    fn of(exchange: &Exchange) -> Option<Impersonated> {
-        let headers = exchange.headers();
-        if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-            return None;
-        }
-        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("").to_string();
-        let all =
-            |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_string);
-        let mut extra: Vec<(String, Vec<String>)> = Vec::new();
-        for (name, value) in headers {
-            let (Some(key), Ok(value)) = (name.as_str().strip_prefix("impersonate-extra-"), value.to_str())
-            else {
-                continue;
-            };
-            let key = copepod_serve::flags::unescape(&key.replace('+', "%2B"));
-            match extra.iter_mut().find(|(k, _)| *k == key) {
-                Some((_, values)) => values.push(value.into()),
-                None => extra.push((key, vec![value.into()])),
-            }
-        }
-        extra.sort();
-        let asked = Impersonated {
-            name: text("impersonate-user"),
-            uid: text("impersonate-uid"),
-            groups: all("impersonate-group").collect(),
-            extra,
-        };
-        let empty = asked.name.is_empty()
-            && asked.uid.is_empty()
-            && asked.groups.is_empty()
-            && asked.extra.is_empty();
-        (!empty).then_some(asked)
-    }
-
-    /// What the asker must be allowed to impersonate: group, resource, subresource, namespace, name.
-    fn requests(&self) -> impl Iterator<Item = (&str, &str, &str, &str, &str)> {
-        let account = self.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-        let user = match account {
-            Some((namespace, name)) => ("", "serviceaccounts", "", namespace, name),
-            None => ("", "users", "", "", self.name.as_str()),
-        };
-        let user = (!self.name.is_empty()).then_some(user);
-        let groups = self.groups.iter().map(|g| ("", "groups", "", "", g.as_str()));
-        let extra = self.extra.iter().flat_map(|(key, values)| {
-            values.iter().map(move |v| (AUTHENTICATION, "userextras", key.as_str(), "", v.as_str()))
-        });
-        let uid = (!self.uid.is_empty()).then_some((AUTHENTICATION, "uids", "", "", self.uid.as_str()));
-        user.into_iter().chain(groups).chain(extra).chain(uid)
-    }
-
-    /// As Go prints the user that the headers describe.
-    fn print(&self) -> String {
-        let quoted = |list: &[String]| list.iter().map(|g| quote(g)).collect::<Vec<_>>().join(", ");
-        let groups = match self.groups.as_slice() {
-            [] => "[]string(nil)".to_string(),
-            groups => format!("[]string{{{}}}", quoted(groups)),
-        };
-        let extra = match self.extra.as_slice() {
-            [] => "map[string][]string(nil)".to_string(),
-            extra => {
-                let pairs: Vec<String> =
-                    extra.iter().map(|(k, v)| format!("{}:[]string{{{}}}", quote(k), quoted(v))).collect();
-                format!("map[string][]string{{{}}}", pairs.join(", "))
-            }
-        };
-        let uid = quote(&self.uid);
-        format!("&user.DefaultInfo{{Name:\"\", UID:{uid}, Groups:{groups}, Extra:{extra}}}")
-    }
-
-    fn into_user(mut self) -> User {
-        let account = self.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-        if let Some((namespace, _)) = account
-            && self.groups.is_empty()
-        {
-            self.groups =
-                vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
-        }
-        let special =
-            if self.name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
-        let has_one = |g: &String| g == "system:authenticated" || g == "system:unauthenticated";
-        if !self.groups.iter().any(has_one) {
-            self.groups.push(special.into());
-        }
-        User { name: self.name, uid: self.uid, groups: self.groups, extra: self.extra }
-    }
 }
 
 /// Places for requests in flight.

@@ -108,15 +108,28 @@ pub fn accept(headers: &HeaderMap, query: &[(String, String)], offers: Offers) -
     })
 }
 
-/// What upstream's router says to clients that accept none of a route's media types, whatever their parameters. Of routes that
-/// also stream, it names those forms too.
-pub fn ensure_routable(headers: &HeaderMap, streams: bool) -> Result<(), Status> {
+/// What a route says that it can produce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routable {
+    /// JSON only.
+    Json,
+    /// All forms.
+    Objects,
+    /// All forms, and those that stream.
+    Streams,
+}
+
+/// What upstream's router says to clients that accept none of a route's media types, whatever their parameters.
+pub fn ensure_routable(headers: &HeaderMap, routable: Routable) -> Result<(), Status> {
     let header = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    if header.is_empty() || clauses(header).iter().any(|c| SERVED.iter().any(|m| c.covers(*m))) {
+    let produced = if routable == Routable::Json { &SERVED[..1] } else { &SERVED[..] };
+    // A lone star is a wildcard to the handlers behind, but not to the router.
+    let covers = |c: &Clause| !c.is_star && produced.iter().any(|m| c.covers(*m));
+    if header.is_empty() || clauses(header).iter().any(covers) {
         return Ok(());
     }
-    let mut served: Vec<String> = SERVED.iter().map(|m| m.mime().to_string()).collect();
-    if streams {
+    let mut served: Vec<String> = produced.iter().map(|m| m.mime().to_string()).collect();
+    if routable == Routable::Streams {
         served.extend(STREAMED.iter().map(|m| format!("{};stream=watch", m.mime())));
     }
     let message = format!("406: Not Acceptable\n\nAvailable representations: {}", served.join(", "));
@@ -127,8 +140,8 @@ pub fn ensure_routable(headers: &HeaderMap, streams: bool) -> Result<(), Status>
 
 /// Chooses the form of a watch.
 pub fn accept_stream(headers: &HeaderMap, query: &[(String, String)]) -> Result<Accepted, Status> {
-    match choose(headers, query, Offers::Transforms, &SERVED) {
-        Some(accepted) if STREAMED.contains(&accepted.media) => Ok(accepted),
+    match accept(headers, query, Offers::Transforms)? {
+        accepted if STREAMED.contains(&accepted.media) => Ok(accepted),
         _ => {
             let supported: Vec<String> =
                 STREAMED.iter().map(|m| format!("{};stream=watch", m.mime())).collect();
@@ -168,6 +181,8 @@ struct Clause<'a> {
     subtype: &'a str,
     params: Vec<(&'a str, &'a str)>,
     quality: f32,
+    /// `*` alone.
+    is_star: bool,
 }
 
 /// The clauses of an `Accept` header, best first; equally good ones as sent.
@@ -187,7 +202,7 @@ fn clause(text: &str) -> Option<Clause<'_>> {
     let mut parts = text.split(';');
     let media = parts.next()?.trim();
     let (ty, subtype) = if media == "*" { ("*", "*") } else { media.split_once('/')? };
-    let mut clause = Clause { ty, subtype, params: Vec::new(), quality: 1.0 };
+    let mut clause = Clause { ty, subtype, params: Vec::new(), quality: 1.0, is_star: media == "*" };
     for param in parts {
         let Some((key, value)) = param.split_once('=') else { continue };
         let (key, value) = (key.trim(), value.trim());
@@ -285,17 +300,41 @@ fn content_type(headers: &HeaderMap) -> &str {
     header.split(';').next().unwrap_or("").trim()
 }
 
+/// Whether the header can be read: a type, and parameters that are pairs. upstream: mime.ParseMediaType
+fn is_media_type(header: &str) -> bool {
+    let is_token = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&b))
+    };
+    let mut parts = header.split(';').map(str::trim);
+    let has_type = parts.next().is_some_and(|media| media.split('/').all(is_token));
+    let mut rest = parts.peekable();
+    has_type
+        && std::iter::from_fn(|| rest.next().map(|part| (part, rest.peek().is_none()))).all(|(part, last)| {
+            let is_pair = part.split_once('=').is_some_and(|(key, value)| {
+                is_token(key.trim_end())
+                    && (is_token(value)
+                        || (value.len() > 1 && value.starts_with('"') && value.ends_with('"')))
+            });
+            is_pair || (last && part.is_empty())
+        })
+}
+
 /// How a body is encoded; none said is JSON. `Err` is the 415.
 pub fn body_media(headers: &HeaderMap) -> Result<BodyMedia, Status> {
-    match content_type(headers).to_ascii_lowercase().as_str() {
+    let header = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let media = content_type(headers).to_ascii_lowercase();
+    match media.as_str() {
+        _ if !header.is_empty() && !is_media_type(header) => Err(unsupported()),
         "" | "application/json" => Ok(BodyMedia::Json),
         "application/yaml" => Ok(BodyMedia::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(BodyMedia::Protobuf),
-        _ => {
-            let supported: Vec<&str> = SERVED.iter().map(|m| m.mime()).collect();
-            Err(Status::unsupported_media_type(&supported))
-        }
+        _ => Err(unsupported()),
     }
+}
+
+fn unsupported() -> Status {
+    let supported: Vec<&str> = SERVED.iter().map(|m| m.mime()).collect();
+    Status::unsupported_media_type(&supported)
 }
 
 /// How a patch is meant, and how it is encoded. upstream: handlers/patch.go PatchResource

@@ -96,7 +96,7 @@ pub async fn v2(state: Shared, request: Request) -> Result<Answer, Answer> {
     let server = running(state)?;
     let exchange = exchange(&request);
     let Some(name) = v2_form(exchange.header(http::header::ACCEPT)) else {
-        return Ok(answer::text(StatusCode::NOT_ACCEPTABLE, Bytes::new()));
+        return Ok(bare(StatusCode::NOT_ACCEPTABLE, &["Accept-Encoding", "Accept"]));
     };
     let mut answer = document(&server, &exchange, name.into()).await?;
     if name == V2_PROTOBUF && answer.status().is_success() {
@@ -116,6 +116,16 @@ fn v2_form(accept: &str) -> Option<&'static str> {
         ("application", subtype) if PROTOBUF_SUBTYPES.contains(&subtype) => Some(V2_PROTOBUF),
         _ => None,
     })
+}
+
+/// A code and nothing else.
+fn bare(code: StatusCode, vary: &'static [&'static str]) -> Answer {
+    let mut answer = Answer::default();
+    *answer.status_mut() = code;
+    for name in vary {
+        answer.headers_mut().append(VARY, HeaderValue::from_static(name));
+    }
+    answer
 }
 
 /// `/openapi/v3`: where the documents are, by group-version.
@@ -170,7 +180,7 @@ async fn document(server: &Arc<Server>, exchange: &Exchange, name: String) -> Re
         Some((bytes, rendered.hash.clone()))
     });
     let Some((bytes, hash)) = made.await? else {
-        return Ok(answer::text(StatusCode::NOT_FOUND, "404 page not found\n"));
+        return Ok(bare(StatusCode::NOT_FOUND, &[]));
     };
     let bytes = bytes.map_err(|e| answer::text(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     let etag = format!("\"{hash}\"");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::routing::get;
+use axum::routing::{any, get};
 use copepod_serve::{health, metrics as text};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, StatusCode};
@@ -14,6 +14,7 @@ use tower::ServiceExt as _;
 use crate::answer::{self, Answer};
 use crate::exchange::Exchange;
 use crate::metrics::Guard;
+use crate::negotiate::{self, Routable};
 use crate::server::Server;
 use crate::{discovery, openapi, verbs, version};
 
@@ -42,8 +43,9 @@ type Shared = State<std::sync::Weak<Server>>;
 /// The fixed endpoints. Paths in discovery's own folders (`/apis/...`) are matched by what is served, not by routes.
 fn router(server: &Arc<Server>) -> Router {
     let mut router = Router::new()
-        .route("/version", get(version))
-        .route("/version/", get(version))
+        .route("/version", get(version).head(wrong_method))
+        .route("/version/", get(version).head(wrong_method))
+        .route("/version/{*rest}", any(no_such_path))
         .route("/metrics", get(metrics))
         .route("/metrics/slis", get(metrics))
         .route("/openapi/v2", get(openapi::v2))
@@ -63,9 +65,8 @@ fn router(server: &Arc<Server>) -> Router {
         .route("/apis/{group}/{version}/", get(discovery::root));
     for (i, name) in ["healthz", "livez", "readyz"].into_iter().enumerate() {
         router = router
-            .route(&format!("/{name}"), get(move |state, request| health(i, state, request)))
-            .route(&format!("/{name}/"), get(move |state, request| health(i, state, request)))
-            .route(&format!("/{name}/{{*check}}"), get(move |state, request| health(i, state, request)));
+            .route(&format!("/{name}"), any(move |state, request| health(i, state, request)))
+            .route(&format!("/{name}/{{*check}}"), any(move |state, request| health(i, state, request)));
     }
     router.fallback(index).method_not_allowed_fallback(wrong_method).with_state(Arc::downgrade(server))
 }
@@ -84,7 +85,10 @@ pub fn server(state: Shared) -> Result<Arc<Server>, Answer> {
     state.0.upgrade().ok_or_else(gone)
 }
 
-async fn version() -> Answer {
+async fn version(request: Request) -> Answer {
+    if let Err(refusal) = negotiate::ensure_routable(exchange(&request).headers(), Routable::Json) {
+        return exchange(&request).refuse(&refusal);
+    }
     answer::bytes(StatusCode::OK, "application/json", version::document())
 }
 
@@ -103,10 +107,12 @@ async fn health(which: usize, state: Shared, request: Request) -> Result<Answer,
         None => Some(health.answer(request.uri().query().unwrap_or(""))),
         Some((_, check)) => health.answer_one(check),
     };
-    match made {
-        Some(health::HealthAnswer { code, text }) => Ok(answer::text(code, text)),
-        None => Ok(not_found()),
+    let Some(health::HealthAnswer { code, text }) = made else { return Ok(not_found()) };
+    let mut answer = answer::text(code, text);
+    if path.contains('/') && code == StatusCode::OK {
+        answer.headers_mut().remove(http::header::X_CONTENT_TYPE_OPTIONS);
     }
+    Ok(answer)
 }
 
 /// upstream: apiserver/pkg/server/routes/index.go, for `/` and for every path that nothing serves
@@ -117,6 +123,11 @@ async fn index(state: Shared, request: Request) -> Result<Answer, Answer> {
         return Ok(paths(&server));
     }
     Ok(not_found())
+}
+
+/// Below a route of upstream's router that has nothing below it.
+async fn no_such_path(request: Request) -> Answer {
+    exchange(&request).refuse(&copepod_meta::Status::no_such_path())
 }
 
 /// A route that exists, with a method that it does not have.

@@ -18,7 +18,7 @@ use http::{Method, StatusCode};
 use crate::answer::{self, Answer, Style};
 use crate::exchange::Exchange;
 use crate::metrics::Guard;
-use crate::negotiate::{self, Offers};
+use crate::negotiate::{self, Offers, Routable};
 use crate::server::Server;
 use crate::{proxy, watch};
 
@@ -143,6 +143,13 @@ fn route(exchange: &Exchange, target: Target) -> Result<Routed, Status> {
     if served.resource.namespaced && !in_namespace && !collection {
         return Err(no_such_path());
     }
+    // `/watch/` knows collections and objects, and `/proxy/` is gone.
+    if info.verb_in_path && (info.parts.len() > 2 || info.verb == "proxy") {
+        return Err(no_such_path());
+    }
+    if target.subresource.is_empty() && !has_route(&target, collection, in_namespace) {
+        return Err(no_such_path());
+    }
     let Some(verb) = Verb::of(&info.verb).filter(|_| exchange.parts.method != Method::HEAD) else {
         return Err(method_not_allowed());
     };
@@ -174,6 +181,16 @@ fn route(exchange: &Exchange, target: Target) -> Result<Routed, Status> {
     if allowed { Ok(Routed { target, verb }) } else { Err(method_not_allowed()) }
 }
 
+/// Whether any verb is served at the path: then a wrong one is 405, else there is no such path.
+fn has_route(target: &Target, collection: bool, in_namespace: bool) -> bool {
+    let verbs: &[&str] = match (collection, target.served.resource.namespaced && !in_namespace) {
+        (true, true) => &["list", "watch"],
+        (true, false) => &["list", "watch", "create", "deletecollection"],
+        (false, _) => &["get", "update", "patch", "delete"],
+    };
+    verbs.iter().any(|verb| target.served.version().has_verb(verb))
+}
+
 async fn perform(
     server: &Server,
     exchange: &mut Exchange,
@@ -183,7 +200,8 @@ async fn perform(
 ) -> Result<Answer, Status> {
     let Routed { target, verb } = routed;
     if verb != Verb::Watch {
-        negotiate::ensure_routable(exchange.headers(), verb == Verb::List)?;
+        let routable = if verb == Verb::List { Routable::Streams } else { Routable::Objects };
+        negotiate::ensure_routable(exchange.headers(), routable)?;
     }
     // A request that finds no route is warned of nothing.
     if let Some(text) = deprecation(&target) {
@@ -246,7 +264,7 @@ async fn watch(
     target: &Target,
     guard: Option<Guard>,
 ) -> Result<Answer, Status> {
-    negotiate::ensure_routable(exchange.headers(), true)?;
+    negotiate::ensure_routable(exchange.headers(), Routable::Streams)?;
     let accepted = negotiate::accept_stream(exchange.headers(), &exchange.query.0)?;
     let mut options = exchange.query.list_options()?;
     options.watch = true;

@@ -6,10 +6,17 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceVersion(pub u64);
 
-/// A resourceVersion that is no decimal number.
+/// A resourceVersion that is no decimal number, or one too large.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("strconv.ParseUint: parsing {0:?}: invalid syntax")]
+#[error("strconv.ParseUint: parsing {0:?}: {why}", why = self.why())]
 pub struct ParseResourceVersionError(pub String);
+
+impl ParseResourceVersionError {
+    fn why(&self) -> &'static str {
+        let digits = !self.0.is_empty() && self.0.bytes().all(|b| b.is_ascii_digit());
+        if digits { "value out of range" } else { "invalid syntax" }
+    }
+}
 
 impl ResourceVersion {
     /// Parses what a client sent; "" and "0" are zero.

@@ -3,7 +3,7 @@
 //! A [`Status`] carries upstream's code, reason, message and details. It is built by the constructors below only, whose
 //! texts are upstream's (apimachinery/pkg/api/errors/errors.go); nothing ever parses the message back.
 
-use crate::field::ErrorList;
+use crate::field::{ErrorList, quote};
 use crate::{GroupResource, Map, Value};
 
 /// Machine-readable reason of a failure.
@@ -131,7 +131,8 @@ impl Status {
 
     /// 404: `pods "x" not found`.
     pub fn not_found(resource: &GroupResource, name: &str) -> Status {
-        Status::new(404, Reason::NotFound, format!("{resource} {name:?} not found")).about(resource, name)
+        Status::new(404, Reason::NotFound, format!("{resource} {name} not found", name = quote(name)))
+            .about(resource, name)
     }
     /// 404 for a path that nothing serves.
     pub fn no_such_path() -> Status {
@@ -140,20 +141,26 @@ impl Status {
     }
     /// 409: `pods "x" already exists`.
     pub fn already_exists(resource: &GroupResource, name: &str) -> Status {
-        Status::new(409, Reason::AlreadyExists, format!("{resource} {name:?} already exists"))
-            .about(resource, name)
+        Status::new(
+            409,
+            Reason::AlreadyExists,
+            format!("{resource} {name} already exists", name = quote(name)),
+        )
+        .about(resource, name)
     }
     /// 409 for generateName that found no free name.
     /// upstream: NewGenerateNameConflict
     pub fn generate_name_conflict(resource: &GroupResource, name: &str) -> Status {
         let message = format!(
-            "{resource} {name:?} already exists, the server was not able to generate a unique name for the object"
+            "{resource} {name} already exists, the server was not able to generate a unique name for the object",
+            name = quote(name)
         );
         Status::new(409, Reason::AlreadyExists, message).about(resource, name).retry_after(1)
     }
     /// 409: `Operation cannot be fulfilled on pods "x": why`.
     pub fn conflict(resource: &GroupResource, name: &str, why: &str) -> Status {
-        let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        let message =
+            format!("Operation cannot be fulfilled on {resource} {name}: {why}", name = quote(name));
         Status::new(409, Reason::Conflict, message).about(resource, name)
     }
     /// 409 of server-side apply: the conflicting fields are causes.
@@ -169,7 +176,7 @@ impl Status {
         let message = match (resource.resource.is_empty(), name.is_empty()) {
             (true, _) => format!("forbidden: {why}"),
             (false, true) => format!("{resource} is forbidden: {why}"),
-            (false, false) => format!("{resource} {name:?} is forbidden: {why}"),
+            (false, false) => format!("{resource} {name} is forbidden: {why}", name = quote(name)),
         };
         Status::new(403, Reason::Forbidden, message).about(resource, name)
     }
@@ -207,7 +214,7 @@ impl Status {
             .map(|e| Cause { reason: e.kind.as_str().into(), message: e.body(), field: e.field.clone() })
             .collect();
         let qualified = GroupResource::new(group, kind);
-        let message = format!("{qualified} {name:?} is invalid: {}", aggregate(errors));
+        let message = format!("{qualified} {} is invalid: {}", quote(name), aggregate(errors));
         Status::new(422, Reason::Invalid, message).about(&qualified, name).causes(causes)
     }
     /// 500: `Internal error occurred: why`.

@@ -49,7 +49,12 @@ impl Patch {
                 (Document::Json(patch), duplicates.chain(unknown).collect())
             }
             PatchType::Merge => (Document::Merge(document), duplicates),
-            _ => (Document::Strategic(document), duplicates),
+            // Nothing at all changes nothing.
+            _ if document.is_null() => (Document::Strategic(Value::map()), duplicates),
+            _ => {
+                must_be_map(&document).map_err(Status::bad_request)?;
+                (Document::Strategic(document), duplicates)
+            }
         };
         if directive == FieldValidation::Ignore {
             complaints.clear();
@@ -70,7 +75,8 @@ impl Patch {
         let patched = self.patched(types, ty, current)?;
         let decoded = codec::from_untyped(&patched, types, ty, Some(gvk))
             .map_err(|failure| self.refuse(&patched, failure.error.to_string()))?;
-        if decoded.gvk != *gvk {
+        // A strategic patch is put into the object that is there, which knows what it is.
+        if decoded.gvk != *gvk && !matches!(self.document, Document::Strategic(_)) {
             let why = format!(
                 "{} in version {:?} cannot be handled as a {}",
                 decoded.gvk.kind, decoded.gvk.version, gvk.kind
@@ -80,7 +86,7 @@ impl Patch {
         if self.directive != FieldValidation::Ignore {
             let complaints: Vec<&String> = self.complaints.iter().chain(&decoded.strict_errors).collect();
             match self.directive {
-                FieldValidation::Warn => complaints.into_iter().for_each(|c| warnings.add(c.as_str())),
+                FieldValidation::Warn => complaints.into_iter().for_each(|c| crate::wire::warn(c, warnings)),
                 _ if complaints.is_empty() => {}
                 _ => {
                     let texts: Vec<&str> = complaints.into_iter().map(String::as_str).collect();
@@ -135,6 +141,12 @@ impl Configuration {
         };
         let (json, duplicate) = codec::yaml_to_json(&body.bytes).map_err(bad)?;
         let (config, more) = codec::decode_untyped(&json).map_err(bad)?;
+        if !config.is_null() {
+            must_be_map(&config).map_err(|why| {
+                let why = format!("error unmarshaling JSON: while decoding JSON: {why}");
+                Status::bad_request(format!("error decoding YAML: {why}"))
+            })?;
+        }
         let duplicates = duplicate.into_iter().chain(more).collect();
         let (directive, force) = (options.directive(), options.force == Some(true));
         Ok(Configuration { config, duplicates, directive, force })
@@ -143,18 +155,38 @@ impl Configuration {
     /// The hub tree that it makes of the stored one.
     pub(crate) fn apply(&self, call: &Call<'_>, old: Option<&Value>) -> Result<Value, Status> {
         let object = call.writer().apply(old, &self.config, self.force)?;
+        let uid = self.config.str_at(&["metadata", "uid"]);
+        if old.is_none() && !uid.is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            );
+            let resource = call.target.served.group_resource();
+            return Err(Status::conflict(&resource, &call.target.name, &why));
+        }
         match self.directive {
             FieldValidation::Strict if !self.duplicates.is_empty() => {
                 let why = self.duplicates.join(", ");
                 Err(Status::bad_request(format!("error strict decoding YAML: {why}")))
             }
             FieldValidation::Warn => {
-                self.duplicates.iter().for_each(|d| call.caller.warnings.add(d.as_str()));
+                self.duplicates.iter().for_each(|d| crate::wire::warn(d, &call.caller.warnings));
                 Ok(object)
             }
             _ => Ok(object),
         }
     }
+}
+
+/// In Go's words when it is none.
+fn must_be_map(document: &Value) -> Result<(), String> {
+    let kind = match document {
+        Value::Map(_) => return Ok(()),
+        Value::List(_) => "array",
+        Value::Bool(_) => "bool",
+        Value::Int(_) | Value::Float(_) => "number",
+        _ => "string",
+    };
+    Err(format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"))
 }
 
 /// upstream: apiserver/pkg/endpoints/handlers/patch.go applyJSPatch

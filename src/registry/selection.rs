@@ -195,6 +195,19 @@ fn decode_continue(token: &str, folder: &[u8]) -> Result<(Bytes, i64), String> {
     let invalid = |why: String| format!("continue key is not valid: {why}");
     let json = URL_SAFE_NO_PAD.decode(token).map_err(|e| invalid(base64_error(&e)))?;
     let tree = crate::wire::decode_untyped(&json).map_err(|e| invalid(e.to_string()))?;
+    for (name, ty) in [("v", "string"), ("start", "string"), ("rv", "int64")] {
+        let kind = match (tree.get(name), ty) {
+            (copepod_meta::Value::Null, _) => continue,
+            (copepod_meta::Value::Int(_), "int64") | (copepod_meta::Value::String(_), "string") => continue,
+            (copepod_meta::Value::Map(_), _) => "object",
+            (copepod_meta::Value::List(_), _) => "array",
+            (copepod_meta::Value::Bool(_), _) => "bool",
+            (copepod_meta::Value::Int(_) | copepod_meta::Value::Float(_), _) => "number",
+            _ => "string",
+        };
+        let field = format!("Go struct field continueToken.{name} of type {ty}");
+        return Err(invalid(format!("json: cannot unmarshal {kind} into {field}")));
+    }
     let version = tree.str_at(&["v"]);
     if version != "meta.k8s.io/v1" {
         return Err(format!(

@@ -99,7 +99,7 @@ pub(crate) fn decode_request(
     let decoded = decoded.map_err(|failure| failure.status(kind, &body.bytes))?;
     match directive {
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => decoded.strict_errors.iter().for_each(|e| warnings.add(e.as_str())),
+        FieldValidation::Warn => decoded.strict_errors.iter().for_each(|e| warn(e, warnings)),
         FieldValidation::Strict => {
             if let Some(status) = decoded.strict_status(kind) {
                 return Err(status);
@@ -107,6 +107,14 @@ pub(crate) fn decode_request(
         }
     }
     Ok((decoded.value, decoded.gvk))
+}
+
+/// A complaint as warnings: YAML's come several in one text. upstream: endpoints/handlers/rest.go addStrictDecodingWarnings
+pub(crate) fn warn(complaint: &str, warnings: &Warnings) {
+    match complaint.strip_prefix("yaml: unmarshal errors:\n") {
+        Some(lines) => lines.lines().for_each(|line| warnings.add(line.trim())),
+        None => warnings.add(complaint),
+    }
 }
 
 /// The body is of another kind or version. upstream: runtime.Scheme.New, convertor.Convert, AcceptsGroupVersion

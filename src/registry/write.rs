@@ -99,6 +99,12 @@ impl Call<'_> {
         let name = object.str_at(&["metadata", "name"]).to_string();
         self.validate(Operation::Create, &name, Some(&mut object), None).await?;
         let key = self.collection.key(self.object_namespace(), &name)?;
+        // A dry run looks for the object before its revision. upstream: registry/generic/registry/dryrun.go Create
+        if self.dry_run
+            && let Some((kv, _)) = self.collection.read(&key).await?
+        {
+            return Err(self.exists(&object, Some(&kv)));
+        }
         // What is no revision is none, for a new object. upstream: storage/etcd3/store.go Create
         if revision_of(&object).is_ok_and(|revision| revision != 0) {
             let why = "resourceVersion should not be set on objects to be created";
@@ -106,9 +112,6 @@ impl Call<'_> {
         }
         let bytes = self.collection.encode(&mut object)?;
         if self.dry_run {
-            if let Some((kv, _)) = self.collection.read(&key).await? {
-                return Err(self.exists(&object, Some(&kv)));
-            }
             return Ok((self.object(bytes, 0), object));
         }
         match self.put(&key, 0, bytes.clone()).await? {
@@ -222,13 +225,6 @@ impl Call<'_> {
         let mut object = (update.change)(None)?;
         // Unlike a plain creation, an update minds what is no revision.
         revision_of(&object)?;
-        let uid = object.str_at(&["metadata", "uid"]);
-        if !uid.is_empty() {
-            let why = format!(
-                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-            );
-            return Err(Status::conflict(&resource, name, &why));
-        }
         ensure_namespace(&mut object, self.object_namespace())?;
         self.admit(Operation::Create, name, Some(&mut object), None).await?;
         dedup_owners(&mut object, &self.caller.warnings, true);

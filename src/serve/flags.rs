@@ -139,13 +139,21 @@ impl FromStr for KeyValues {
 
 /// The pairs of a URL's query, decoded, in order; a key without `=` has the value "".
 pub fn query_pairs(query: &str) -> Vec<(String, String)> {
-    let pairs = query.split('&').filter(|p| !p.is_empty());
+    // As Go: a pair that cannot be read is left out, and a semicolon is no separator any more.
+    let pairs = query.split('&').filter(|p| !p.is_empty() && !p.contains(';') && is_escaped(p));
     pairs
         .map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (unescape(key), unescape(value))
         })
         .collect()
+}
+
+/// Whether every percent sign begins an escape.
+pub fn is_escaped(text: &str) -> bool {
+    let is_hex = |b: Option<&u8>| b.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = text.as_bytes();
+    (0..bytes.len()).all(|i| bytes[i] != b'%' || (is_hex(bytes.get(i + 1)) && is_hex(bytes.get(i + 2))))
 }
 
 /// Undoes percent-encoding and `+`; what is malformed stays as it is.

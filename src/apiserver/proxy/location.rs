@@ -137,6 +137,8 @@ pub async fn service(
         };
         port_name = port.str_at(&["name"]).to_string();
     }
+    // A service that is not there is the answer, not its missing endpoints.
+    object(server, caller, "services", namespace, &id.name).await?;
     let endpoints = object(server, caller, "endpoints", namespace, &id.name).await?;
     let subsets = endpoints.list_at(&["subsets"]);
     if subsets.is_empty() {

@@ -133,6 +133,9 @@ fn options(exchange: &Exchange, name: &str) -> Result<Vec<(String, String)>, Sta
         out.push(("sinceSeconds".into(), seconds.to_string()));
     }
     if !since_time.is_empty() {
+        if let Some(why) = bad_time(&since_time) {
+            return Err(Status::bad_request(why));
+        }
         out.push(("sinceTime".into(), since_time));
     }
     if let Some(lines) = asked.number("tailLines")? {
@@ -149,4 +152,40 @@ fn options(exchange: &Exchange, name: &str) -> Result<Vec<(String, String)>, Sta
         out.push(("limitBytes".into(), bytes.to_string()));
     }
     if errors.is_empty() { Ok(out) } else { Err(Status::invalid("", "PodLogOptions", name, &errors)) }
+}
+
+/// In Go's words, as far as they tell which part of the time cannot be read. upstream: time.Parse
+fn bad_time(text: &str) -> Option<String> {
+    const LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
+    let parts = [
+        ("2006", 4),
+        ("-", 0),
+        ("01", 2),
+        ("-", 0),
+        ("02", 2),
+        ("T", 0),
+        ("15", 2),
+        (":", 0),
+        ("04", 2),
+        (":", 0),
+        ("05", 2),
+    ];
+    let quote = copepod_meta::field::quote;
+    let cannot = |rest: &str, part: &str| {
+        Some(format!("parsing time {} as {LAYOUT:?}: cannot parse {} as {part:?}", quote(text), quote(rest)))
+    };
+    let mut rest = text;
+    for (part, digits) in parts {
+        let fits = match digits {
+            0 => rest.starts_with(part),
+            n => rest.len() >= n && rest.as_bytes()[..n].iter().all(u8::is_ascii_digit),
+        };
+        if !fits {
+            return cannot(rest, part);
+        }
+        rest = &rest[if digits == 0 { part.len() } else { digits }..];
+    }
+    let zone = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let offset = zone.strip_prefix(['+', '-']).filter(|o| o.len() == 5 && o.as_bytes()[2] == b':');
+    if zone == "Z" || offset.is_some() { None } else { cannot(zone, "Z07:00") }
 }

@@ -48,11 +48,12 @@ fn streams(exchange: &Exchange, with_command: bool, options: &mut Value) {
 fn ports(exchange: &Exchange, options: &mut Value) -> Result<(), Status> {
     let mut ports = Vec::new();
     for (_, text) in exchange.query.0.iter().filter(|(key, _)| key == "ports") {
-        let port: i64 = text.parse().map_err(|_| {
+        let port: u32 = text.parse().map_err(|_| {
             let text = copepod_meta::field::quote(text);
-            Status::bad_request(format!("strconv.ParseInt: parsing {text}: invalid syntax"))
+            let why = format!("strconv.ParseUint: parsing {text}: invalid syntax");
+            Status::bad_request(format!("cannot convert to []int32: {why}"))
         })?;
-        ports.push(Value::from(port));
+        ports.push(Value::from(i64::from(port)));
     }
     options.set(&["ports"], ports);
     Ok(())

@@ -65,12 +65,6 @@ impl Strategy for ReplicaSet {
     fn row(&self, object: &Value) -> Row {
         replica_row(object, cells::selector(object.at(&["spec", "selector"])))
     }
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.replicas"]
-    }
-    fn field(&self, object: &Value, _name: &str) -> String {
-        object.int_at(&["status", "replicas"]).to_string()
-    }
     fn subresource(&self, name: &str) -> Option<&'static dyn Strategy> {
         (name == "status").then_some(&ReplicaSetStatus as &dyn Strategy)
     }

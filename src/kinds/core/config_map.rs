@@ -69,6 +69,7 @@ fn validate_data(object: &Value, e: &mut ErrorList) {
         bytes += value.len();
     }
     if bytes > DATA_BYTES_MAX {
-        root.too_long(e, DATA_BYTES_MAX);
+        // Upstream's path here is an empty one, which prints as `[]`.
+        root.key("").too_long(e, DATA_BYTES_MAX);
     }
 }
