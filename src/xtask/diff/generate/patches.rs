@@ -49,11 +49,11 @@ impl Maker<'_> {
             set(patch, pointer, value);
             return;
         };
-        let list = super::script::pointer_of(&parts[..index]);
+        let list = crate::diff::script::pointer_of(&parts[..index]);
         let element = self
             .objects
             .get(name)
-            .and_then(|o| o.pointer(&super::script::pointer_of(&parts[..=index])))
+            .and_then(|o| o.pointer(&crate::diff::script::pointer_of(&parts[..=index])))
             .cloned()
             .unwrap_or_default();
         let mut item = if element.is_object() { json!({}) } else { value.clone() };
@@ -65,7 +65,7 @@ impl Maker<'_> {
                     item[key] = value.clone();
                 }
             }
-            set(&mut item, &super::script::pointer_of(&parts[index + 1..]), value);
+            set(&mut item, &crate::diff::script::pointer_of(&parts[index + 1..]), value);
             if self.chance.percent(8) {
                 item["$patch"] = json!(*self.chance.pick(&["delete", "replace", "merge", "bad"]));
             }
