@@ -149,23 +149,27 @@ pub struct Access {
 
 /// Makes everything, then keeps what has to be kept until `shutdown`.
 pub async fn run(access: Access, own: Own, checks: Vec<(&'static str, Flag)>, shutdown: Shutdown) {
-    let flag = |name: &str| checks.iter().find(|(n, _)| *n == name).map(|(_, flag)| flag.clone());
-    for (i, part) in PARTS.iter().enumerate() {
-        let made = retry(part.hook, &shutdown, || make(&access, part));
-        // Nothing but namespaces is needed by the others.
-        made.await;
-        if let Some(flag) = flag(part.hook) {
+    let done = |name: &str| {
+        if let Some((_, flag)) = checks.iter().find(|(n, _)| *n == name) {
             flag.set();
         }
-        if i == 0 {
-            for (hook, step) in own::STEPS {
-                retry(hook, &shutdown, || step(&own, &access)).await;
-                if let Some(flag) = flag(hook) {
-                    flag.set();
-                }
-            }
+    };
+    let part = async |part: &Part| {
+        retry(part.hook, &shutdown, || make(&access, part)).await;
+        done(part.hook);
+    };
+    let steps = async |steps: &[own::Named]| {
+        for (hook, step) in steps {
+            retry(hook, &shutdown, || step(&own, &access)).await;
+            done(hook);
         }
-    }
+    };
+    // Namespaces are needed by the others; these need nothing of each other, and together they share the store's commits.
+    let (namespaces, others) = PARTS.split_at(1);
+    futures::future::join_all(namespaces.iter().map(&part)).await;
+    let parts = futures::future::join_all(others.iter().map(&part));
+    let chains = futures::future::join_all(own::CHAINS.iter().map(|chain| steps(chain)));
+    futures::join!(parts, chains);
     own.keep(&access, &shutdown).await;
 }
 
@@ -214,7 +218,8 @@ mod tests {
 
     #[test]
     fn every_part_has_its_check() {
-        let parts = PARTS.iter().map(|p| p.hook).chain(own::STEPS.iter().map(|(hook, _)| *hook));
+        let parts =
+            PARTS.iter().map(|p| p.hook).chain(own::CHAINS.iter().copied().flatten().map(|(hook, _)| *hook));
         for part in parts {
             assert!(CHECKS.contains(&(part, part)), "{part}: nothing would wait for it");
         }

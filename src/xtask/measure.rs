@@ -2,10 +2,13 @@
 
 use anyhow::{Context as _, bail};
 use copepod_pki::{ClusterPki, ClusterSpec};
-use std::io::{BufRead as _, BufReader};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Starts measured; the median is told.
@@ -59,6 +62,7 @@ impl Drop for Killed {
 }
 
 fn one(program: &str, dir: &Path) -> anyhow::Result<(Duration, f64)> {
+    let tls = tls(dir)?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let started = Instant::now();
     let child = Command::new(program)
@@ -79,7 +83,14 @@ fn one(program: &str, dir: &Path) -> anyhow::Result<(Duration, f64)> {
     // Read on, so that the server never waits for us.
     let log =
         std::thread::spawn(move || BufReader::new(log).lines().map_while(Result::ok).collect::<Vec<_>>());
-    while !ready(port) {
+    let mut probe: Option<Probe> = None;
+    loop {
+        probe = probe.or_else(|| Probe::connect(port, &tls));
+        match probe.as_mut().map(Probe::ready) {
+            Some(Ok(true)) => break,
+            Some(Err(_)) => probe = None,
+            Some(Ok(false)) | None => {}
+        }
         if child.0.try_wait()?.is_some() || started.elapsed() > READY_WAIT {
             drop(child);
             let lines = log.join().unwrap_or_default();
@@ -95,12 +106,45 @@ fn one(program: &str, dir: &Path) -> anyhow::Result<(Duration, f64)> {
     Ok((time, kib / 1024.0))
 }
 
-/// Whether /readyz answers 200. Asked through curl only once the port is open, so that a start costs one process.
-fn ready(port: u16) -> bool {
-    if TcpStream::connect(("127.0.0.1", port)).is_err() {
-        return false;
+/// A connection on which /readyz is asked: a process for each question would be most of what is measured.
+struct Probe(rustls::StreamOwned<rustls::ClientConnection, TcpStream>);
+
+impl Probe {
+    fn connect(port: u16, tls: &Arc<rustls::ClientConfig>) -> Option<Probe> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.set_nodelay(true).ok()?;
+        let name = rustls_pki_types::ServerName::try_from("127.0.0.1").ok()?;
+        let client = rustls::ClientConnection::new(Arc::clone(tls), name).ok()?;
+        Some(Probe(rustls::StreamOwned::new(client, stream)))
     }
-    let url = format!("https://127.0.0.1:{port}/readyz");
-    let curl = Command::new("curl").args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", &url]).output();
-    curl.is_ok_and(|o| o.stdout == b"200")
+
+    /// Whether it answers 200; an error is "not yet".
+    fn ready(&mut self) -> std::io::Result<bool> {
+        self.0.write_all(b"GET /readyz HTTP/1.1\r\nHost: measured\r\n\r\n")?;
+        let mut answer = [0; 4096];
+        let mut read = 0;
+        // Head and body come in one write; the body says that it is whole.
+        while read < answer.len() {
+            read += match self.0.read(&mut answer[read..])? {
+                0 => return Ok(false),
+                n => n,
+            };
+            let text = &answer[..read];
+            if text.ends_with(b"\r\n\r\nok") || text.ends_with(b"readyz check failed\n") {
+                break;
+            }
+        }
+        Ok(answer.starts_with(b"HTTP/1.1 200"))
+    }
+}
+
+fn tls(dir: &Path) -> anyhow::Result<Arc<rustls::ClientConfig>> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(dir.join("pki/ca.crt"))? {
+        roots.add(certificate?)?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }

@@ -61,19 +61,24 @@ pub(super) fn map<const N: usize>(members: [(&str, Value); N]) -> Value {
 }
 
 type Step = for<'a> fn(&'a Own, &'a Access) -> BoxFuture<'a, Result<(), Status>>;
+/// A step under the name of upstream's hook.
+pub type Named = (&'static str, Step);
 
 pub const RANGES: &str = "poststarthook/start-kubernetes-service-cidr-controller";
 pub const SERVICE: &str = "poststarthook/bootstrap-controller";
 pub const TRUST: &str = "poststarthook/start-cluster-authentication-info-controller";
 pub const TOKENS: &str = "poststarthook/start-legacy-token-tracking-controller";
 pub const IDENTITY: &str = "poststarthook/start-kube-apiserver-identity-lease-controller";
-/// What is made, in order, each under the name of upstream's hook.
-pub const STEPS: &[(&str, Step)] = &[
-    (RANGES, |own, access| Box::pin(own.service_cidr(access))),
-    (SERVICE, |own, access| Box::pin(own.service_alone(access))),
-    (TRUST, |own, access| Box::pin(own.authentication(access))),
-    (TOKENS, |_, access| Box::pin(legacy_tokens(access))),
-    (IDENTITY, |own, access| Box::pin(own.renew_lease(access))),
+
+/// What is made: chains that need nothing of each other, each in order (a service's address is of a range).
+pub const CHAINS: &[&[Named]] = &[
+    &[
+        (RANGES, |own, access| Box::pin(own.service_cidr(access))),
+        (SERVICE, |own, access| Box::pin(own.service_alone(access))),
+    ],
+    &[(TRUST, |own, access| Box::pin(own.authentication(access)))],
+    &[(TOKENS, |_, access| Box::pin(legacy_tokens(access)))],
+    &[(IDENTITY, |own, access| Box::pin(own.renew_lease(access)))],
 ];
 
 impl Own {
