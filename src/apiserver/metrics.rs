@@ -2,6 +2,7 @@
 //!
 //! upstream: apiserver/pkg/endpoints/metrics/metrics.go
 
+use copepod_schema::Stage;
 use copepod_serve::metrics::{Counter, Family, Gauge, Histogram, REQUEST_SECONDS, Registry};
 
 use crate::exchange::Exchange;
@@ -22,6 +23,8 @@ pub struct Metrics {
     pub authentications: Family<Counter>,
     /// Requests cut short: by code.
     terminations: Family<Counter>,
+    /// Events sent to watchers.
+    pub watch_events: Family<Counter>,
 }
 
 const LABELS: &[&str] =
@@ -29,15 +32,34 @@ const LABELS: &[&str] =
 
 impl Metrics {
     /// Declares them.
-    pub fn new(version: &'static str) -> Metrics {
+    pub fn new(version: &'static str, enabled: impl Fn(&str) -> bool) -> Metrics {
         let registry = Registry::new();
         registry.process();
+        let features = registry.gauges(
+            "kubernetes_feature_enabled",
+            "[BETA] This metric records the data about the stage and enablement of a k8s feature.",
+            &["name", "stage"],
+        );
+        for gate in copepod_schema::feature_gates() {
+            let stage = match gate.stage {
+                Stage::Alpha => "ALPHA",
+                Stage::Beta => "BETA",
+                Stage::Stable => "",
+                Stage::Deprecated => "DEPRECATED",
+            };
+            let on = enabled(&gate.name);
+            features.with(&[&gate.name, stage]).set(if on { 1.0 } else { 0.0 });
+        }
         let build = registry.gauges(
             "kubernetes_build_info",
             "[BETA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
-            &["git_version", "major", "minor", "platform"],
+            &["build_date", "compiler", "git_commit", "git_tree_state", "git_version", "go_version", "major", "minor", "platform"],
         );
-        build.with(&[version, "1", "36", crate::version::PLATFORM]).set(1.0);
+        let (date, compiler, state) =
+            (crate::version::BUILD_DATE, crate::version::COMPILER, crate::version::TREE_STATE);
+        build
+            .with(&[date, compiler, "", state, version, compiler, "1", "36", crate::version::PLATFORM])
+            .set(1.0);
         Metrics {
             requests: registry.counters(
                 "apiserver_request_total",
@@ -69,6 +91,11 @@ impl Metrics {
                 "authentication_attempts",
                 "[ALPHA] Counter of authenticated attempts.",
                 &["result"],
+            ),
+            watch_events: registry.counters(
+                "apiserver_watch_events_total",
+                "[ALPHA] Number of events sent in watch clients",
+                &["group", "resource", "version"],
             ),
             terminations: registry.counters(
                 "apiserver_request_terminations_total",

@@ -181,7 +181,7 @@ pub async fn start(options: Options, shutdown: Shutdown) -> Result<Running, Star
         discovery: Discovery::default(),
         openapi: OpenApi::default(),
         backends: backends(&options)?,
-        metrics: Metrics::new(version::GIT_VERSION),
+        metrics: Metrics::new(version::GIT_VERSION, feature),
         health,
         shutdown: shutdown.child_token(),
         router: OnceLock::new(),

@@ -278,7 +278,9 @@ async fn watch(
         let client = exchange.parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         return Ok(watch::websocket::response(watch, accepted, timeout, guard, exchange.headers(), client));
     }
-    Ok(watch::response(watch, accepted, timeout, guard))
+    let gvr = target.served.gvr();
+    let sent = server.metrics.watch_events.with(&[&gvr.group, &gvr.resource, &gvr.version]);
+    Ok(watch::response(watch, accepted, timeout, sent, guard))
 }
 
 /// The object of a body.

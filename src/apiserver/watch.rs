@@ -6,6 +6,7 @@
 
 pub mod websocket;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,6 +15,7 @@ use copepod_codec::frame::{self, ListMeta};
 use copepod_meta::{Gvk, Status, Value};
 use copepod_registry::{EventKind, Watch, WatchEvent};
 use copepod_schema::{TypeId, Universe};
+use copepod_serve::metrics::Counter;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 
@@ -23,20 +25,29 @@ use crate::negotiate::{Accepted, Media, Transform};
 /// Frames are gathered into one write up to this size.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 
-/// The response that carries a watch until `timeout`.
-pub fn response(watch: Watch, accepted: Accepted, timeout: Duration, guard: impl Send + 'static) -> Answer {
+/// The response that carries a watch until `timeout`; `sent` counts its events.
+pub fn response(
+    watch: Watch,
+    accepted: Accepted,
+    timeout: Duration,
+    sent: Arc<Counter>,
+    guard: impl Send + 'static,
+) -> Answer {
     let mime = match accepted.media {
         Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         Media::Json | Media::Yaml => "application/json",
     };
     let framer = Framer { accepted, columns_sent: false };
     let deadline = tokio::time::Instant::now() + timeout;
-    let stream =
-        futures::stream::unfold((watch, framer, guard), move |(mut watch, mut framer, guard)| async move {
+    let stream = futures::stream::unfold(
+        (watch, framer, sent, guard),
+        move |(mut watch, mut framer, sent, guard)| async move {
             let event = tokio::time::timeout_at(deadline, watch.next()).await.ok().flatten()?;
-            let chunk = framer.gather(event, &mut watch);
-            (!chunk.is_empty()).then_some((Ok::<_, std::convert::Infallible>(chunk), (watch, framer, guard)))
-        });
+            let chunk = framer.gather(event, &mut watch, &sent);
+            (!chunk.is_empty())
+                .then_some((Ok::<_, std::convert::Infallible>(chunk), (watch, framer, sent, guard)))
+        },
+    );
     let mut response = Response::new(Body::from_stream(stream));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(mime));
     response
@@ -50,7 +61,7 @@ struct Framer {
 
 impl Framer {
     /// This event and those that are there already. Empty when the first cannot be written: the watch ends.
-    fn gather(&mut self, event: WatchEvent, watch: &mut Watch) -> Bytes {
+    fn gather(&mut self, event: WatchEvent, watch: &mut Watch, sent: &Counter) -> Bytes {
         let mut out = BytesMut::with_capacity(4096);
         let mut event = Some(event);
         while let Some(current) = event {
@@ -58,6 +69,7 @@ impl Framer {
                 tracing::error!(%error, resource = ?watch.served(), "a watch ends: an event cannot be encoded");
                 break;
             }
+            sent.inc();
             event = if out.len() < WRITE_BYTES_MAX { watch.try_next() } else { None };
         }
         out.freeze()

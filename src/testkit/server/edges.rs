@@ -189,6 +189,46 @@ async fn bad_credentials_are_refused_by_an_answer_and_not_by_the_handshake() {
     }
 }
 
+/// Every metric of ours is one of upstream's: name, type, labels and help (`hack/upstream/metric-names` renews the list).
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_upstreams() {
+    let server = TestServer::start().await.expect("a server");
+    let admin = (server.folder().join("admin.crt"), server.folder().join("admin.key"));
+    let ask = async |path: &str| {
+        let stream = connect(&server, Some((&admin.0, &admin.1))).await.expect("a handshake");
+        get(stream, path, &[]).await.1
+    };
+    ask("/api/v1/services?watch=1&timeoutSeconds=1").await;
+    let text = ask("/metrics").await;
+    let upstream: Vec<Vec<&str>> =
+        include_str!("../testdata/upstream-metrics.tsv").lines().map(|l| l.split('\t').collect()).collect();
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for line in text.lines().filter_map(|l| l.strip_prefix("# HELP ")) {
+        let (name, help) = line.split_once(' ').expect("a name and a help");
+        let kind = text.lines().find_map(|l| l.strip_prefix(&format!("# TYPE {name} "))).expect("a type");
+        let label = regex::Regex::new(r#"[{,]([a-z_]+)=""#).expect("a pattern");
+        let samples = text.lines().filter(|l| {
+            let rest = l.strip_prefix(name).unwrap_or("-");
+            ["{", " ", "_bucket{", "_sum", "_count"].iter().any(|start| rest.starts_with(start))
+        });
+        let mut labels: Vec<&str> = samples
+            .flat_map(|l| {
+                label.captures_iter(l).filter_map(|c| c.get(1)).map(|m| m.as_str()).collect::<Vec<_>>()
+            })
+            .filter(|l| *l != "le")
+            .collect();
+        labels.sort_unstable();
+        labels.dedup();
+        let got = vec![name, kind, &labels.join(","), help].join("\t");
+        seen += 1;
+        if !upstream.iter().any(|family| family.join("\t") == got) {
+            wrong.push(got);
+        }
+    }
+    assert!(wrong.is_empty(), "not upstream's: {wrong:#?}");
+    assert!(seen >= 12, "only {seen}");
+}
+
 /// Asks until the answer has this code: a file's change is seen soon, not at once.
 async fn until(server: &TestServer, file: &str, want: u16) {
     let files = (server.folder().join(format!("{file}.crt")), server.folder().join(format!("{file}.key")));
