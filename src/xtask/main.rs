@@ -11,6 +11,7 @@
 //!
 //! `tidy` and `layers` are tests as well, so that nobody has to remember them.
 
+mod child;
 mod diff;
 mod layers;
 mod measure;

@@ -1,5 +1,6 @@
 //! How fast the API server starts and what it weighs: the figures of the README.
 
+use crate::child::Killed;
 use anyhow::{Context as _, bail};
 use copepod_pki::{ClusterPki, ClusterSpec};
 use rustls_pki_types::CertificateDer;
@@ -7,7 +8,7 @@ use rustls_pki_types::pem::PemObject as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,16 +50,6 @@ fn measure(program: &str, dir: &Path) -> anyhow::Result<(Duration, Duration, f64
     rounds.sort_by_key(|(time, _)| *time);
     let (again, resident) = rounds[ROUNDS / 2];
     Ok((fresh, again, resident))
-}
-
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // The process may have ended by itself; either way it is reaped.
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
 }
 
 fn one(program: &str, dir: &Path) -> anyhow::Result<(Duration, f64)> {

@@ -4,13 +4,14 @@ use anyhow::{Context as _, bail};
 use copepod_pki::{ClusterPki, ClusterSpec};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::etcd::Etcd;
 use super::script::Request;
 use super::server::{Http, Server as _};
+use crate::child::Killed;
 
 /// Upstream's server takes some seconds, more on a busy machine.
 const READY_TIME_MAX: Duration = Duration::from_secs(90);
@@ -44,16 +45,6 @@ pub struct Pair {
     /// copepod-apiserver.
     pub ours: Side,
     _folder: TempDir,
-}
-
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // It may have ended by itself; either way it is reaped.
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
 }
 
 impl Pair {
