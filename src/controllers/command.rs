@@ -86,6 +86,21 @@ struct Flags {
     /// Endpoints in one EndpointSlice at most.
     #[arg(long, default_value_t = 100)]
     max_endpoints_per_slice: usize,
+    /// How long a node is seen not ready before its pods have to go.
+    #[arg(long, default_value = "5s")]
+    node_monitor_period: GoDuration,
+    /// Nodes a second whose pods have to go, in a zone that is well.
+    #[arg(long, default_value_t = 0.1)]
+    node_eviction_rate: f64,
+    /// The same in a large zone that is not well; a small one then loses none.
+    #[arg(long, default_value_t = 0.01)]
+    secondary_node_eviction_rate: f64,
+    /// A zone of more nodes is large.
+    #[arg(long, default_value_t = 50)]
+    large_cluster_size_threshold: usize,
+    /// Share of a zone's nodes (3 at least) that are not ready from which on it is not well.
+    #[arg(long, default_value_t = 0.55)]
+    unhealthy_zone_threshold: f64,
     /// How long a running node may be silent.
     #[arg(long, default_value = "50s")]
     node_monitor_grace_period: GoDuration,
@@ -162,6 +177,11 @@ fn config(flags: &Flags) -> anyhow::Result<Config> {
         concurrent_ttl_after_finished_syncs: flags.concurrent_ttl_after_finished_syncs,
         terminated_pod_gc_threshold: flags.terminated_pod_gc_threshold,
         max_endpoints_per_slice: flags.max_endpoints_per_slice,
+        node_monitor_period: flags.node_monitor_period.0,
+        node_eviction_rate: flags.node_eviction_rate,
+        secondary_node_eviction_rate: flags.secondary_node_eviction_rate,
+        large_cluster_size_threshold: flags.large_cluster_size_threshold,
+        unhealthy_zone_threshold: flags.unhealthy_zone_threshold,
         node_monitor_grace_period: flags.node_monitor_grace_period.0,
         node_startup_grace_period: flags.node_startup_grace_period.0,
         resource_quota_sync_period: flags.resource_quota_sync_period.0,

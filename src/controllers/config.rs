@@ -41,6 +41,16 @@ pub struct Config {
     pub terminated_pod_gc_threshold: usize,
     /// Endpoints in one slice at most.
     pub max_endpoints_per_slice: usize,
+    /// How long a node is seen not ready before its pods have to go.
+    pub node_monitor_period: Duration,
+    /// Nodes a second whose pods have to go, in a zone that is well.
+    pub node_eviction_rate: f64,
+    /// The same in a large zone that is not.
+    pub secondary_node_eviction_rate: f64,
+    /// A zone of more nodes is large.
+    pub large_cluster_size_threshold: usize,
+    /// Share of a zone's nodes that are not ready from which on it is not well.
+    pub unhealthy_zone_threshold: f64,
     /// How long a node may be silent.
     pub node_monitor_grace_period: Duration,
     /// How long a new node may be silent.
@@ -70,6 +80,11 @@ impl Default for Config {
             concurrent_ttl_after_finished_syncs: 5,
             terminated_pod_gc_threshold: 12_500,
             max_endpoints_per_slice: 100,
+            node_monitor_period: Duration::from_secs(5),
+            node_eviction_rate: 0.1,
+            secondary_node_eviction_rate: 0.01,
+            large_cluster_size_threshold: 50,
+            unhealthy_zone_threshold: 0.55,
             node_monitor_grace_period: Duration::from_secs(50),
             node_startup_grace_period: Duration::from_secs(60),
             resource_quota_sync_period: Duration::from_secs(5 * 60),

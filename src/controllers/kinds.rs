@@ -256,6 +256,7 @@ part! { #[doc = "Which pods are behind which ports."] ServiceSpec {
     cluster_ip: String,
     ip_families: Vec<String>,
     publish_not_ready_addresses: bool,
+    traffic_distribution: Option<String>,
 } }
 part! { #[doc = "A port of a service."] ServicePort {
     name: String,

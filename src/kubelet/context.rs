@@ -13,7 +13,7 @@ use crate::{
     config::KubeletConfig,
     container::{downward::NodeFacts, image::Puller, resources::LimitFacts},
     metrics::Metrics,
-    node::machine::Machine,
+    node::{machine::Machine, own::OwnNode},
     objects::{ObjectCache, ServiceCache},
     pod::model::{find_container, names, uid},
     volume::token::TokenCache,
@@ -44,6 +44,8 @@ pub struct Context {
     pub puller: Puller,
     /// What the machine has.
     pub machine: Machine,
+    /// The node's object.
+    pub node: OwnNode,
     /// Addresses of the node.
     pub host_ips: Vec<String>,
     /// Counters.

@@ -152,6 +152,7 @@ fn build(
             .context("reading cgroups")?,
         puller: container::image::Puller::new(config.parallel_pulls),
         machine: node::machine::Machine::read(&config.root_dir).context("reading the machine")?,
+        node: node::own::OwnNode::watch(client.clone(), &config.node_name, shutdown.clone()),
         metrics: metrics::Metrics::default(),
         pods: context::PodTable::default(),
         client,

@@ -10,6 +10,7 @@
 //! | [`request`] | user, request attributes, the traits Authorizer, Lister, Writer, Admission |
 //! | [`names`] | syntax of names, keys and values |
 //! | [`selector`], [`field_selector`] | label and field selectors |
+//! | [`scheduling`] | requirements on labels, taints and tolerations |
 //! | [`quantity`] | `100m`, `1.5Gi` |
 //! | [`time`] | times and ages in their wire form |
 //! | [`debug_json`] | a tree as JSON for messages and tests |
@@ -22,6 +23,7 @@ pub mod names;
 pub mod quantity;
 pub mod request;
 pub mod resource_version;
+pub mod scheduling;
 pub mod selector;
 pub mod status;
 #[cfg(feature = "testing")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use copepod_meta::scheduling::requirement_holds;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 /// Whether labels match. An empty selector matches everything; callers refuse it where that is not meant.
@@ -16,15 +17,9 @@ pub fn matches_labels(selector: &LabelSelector, labels: &BTreeMap<String, String
     let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
     equal
         && selector.match_expressions.iter().flatten().all(|requirement| {
-            let value = labels.get(&requirement.key);
-            let listed = value.is_some_and(|v| requirement.values.iter().flatten().any(|known| known == v));
-            match requirement.operator.as_str() {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                _ => false,
-            }
+            let values = requirement.values.iter().flatten().map(String::as_str);
+            let value = labels.get(&requirement.key).map(String::as_str);
+            requirement_holds(&requirement.operator, values, value)
         })
 }
 

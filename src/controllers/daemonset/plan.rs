@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use copepod_client::object::MetaExt;
+use copepod_meta::scheduling::requirement_holds;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Toleration;
 use serde_json::{Value, json};
 
 use super::update;
+use crate::common::taints::tolerates;
 use crate::common::{pods, revisions};
 use crate::kinds::{DaemonSet, DaemonSetStatus, Node, Pod};
 
@@ -67,16 +69,6 @@ pub(super) fn judge(set: &DaemonSet, node: &Node) -> Verdict {
     Verdict { should_run: !bad("NoSchedule"), may_stay: true }
 }
 
-fn tolerates(toleration: &Toleration, taint: &k8s_openapi::api::core::v1::Taint) -> bool {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    (toleration.effect.is_none()
-        || text(&toleration.effect).is_empty()
-        || text(&toleration.effect) == taint.effect)
-        && (text(&toleration.key).is_empty() || text(&toleration.key) == taint.key)
-        && (text(&toleration.operator) == "Exists"
-            || toleration.value.clone().unwrap_or_default() == taint.value.clone().unwrap_or_default())
-}
-
 /// Node name, node selector and required node affinity of the template.
 fn wants_node(template: &Value, node: &Node) -> bool {
     let name = node.metadata.name();
@@ -105,18 +97,8 @@ fn wants_node(template: &Value, node: &Node) -> bool {
 
 fn holds(expression: &Value, value: Option<&str>) -> bool {
     let values = expression["values"].as_array().map_or(&[][..], Vec::as_slice);
-    let listed = value.is_some_and(|value| values.iter().any(|known| known == value));
-    let number = |text: Option<&str>| text.and_then(|text| text.parse::<i64>().ok());
-    let bound = || number(values.first().and_then(Value::as_str));
-    match expression["operator"].as_str().unwrap_or_default() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => number(value).zip(bound()).is_some_and(|(value, bound)| value > bound),
-        "Lt" => number(value).zip(bound()).is_some_and(|(value, bound)| value < bound),
-        _ => false,
-    }
+    let operator = expression["operator"].as_str().unwrap_or_default();
+    requirement_holds(operator, values.iter().filter_map(Value::as_str), value)
 }
 
 /// The node that a pod is on or is meant for.

@@ -15,6 +15,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use crate::common::resources::ENDPOINT_SLICES;
+use crate::common::triggers::Triggers;
 use crate::common::{services, writes};
 use crate::context::{Context, Work, enqueue_self};
 use crate::kinds::{EndpointSlice, Node, Pod, Service};
@@ -36,6 +37,7 @@ struct Shell {
     nodes: Arc<Informer<Node>>,
     slices: Arc<Informer<EndpointSlice>>,
     endpoints_max: usize,
+    triggers: Triggers,
 }
 
 /// Starts the controller.
@@ -48,6 +50,7 @@ pub fn start(context: &Context) -> Work {
         nodes: context.informer(),
         slices: context.informer(),
         endpoints_max: context.config.max_endpoints_per_slice,
+        triggers: Triggers::default(),
     });
     let queue = WorkQueue::<Key>::default();
     enqueue_self(&shell.services, &queue);
@@ -71,6 +74,7 @@ pub fn start(context: &Context) -> Work {
 impl Shell {
     async fn sync(&self, key: &Key) -> Result<Next, kube::Error> {
         let Some(service) = self.services.get(key).filter(|s| !s.metadata.deleting()) else {
+            self.triggers.forget(key);
             return Ok(Next::Done);
         };
         if service.spec.kind == "ExternalName" || service.spec.selector.is_empty() {
@@ -88,7 +92,9 @@ impl Shell {
             let node = self.nodes.get(node)?;
             node.metadata.label("topology.kubernetes.io/zone").map(str::to_owned)
         };
-        for action in plan::plan(&service, &pods, &slices, self.endpoints_max, &zone) {
+        let trigger = self.triggers.of(key, &service, &pods);
+        let stamp = trigger.as_deref();
+        for action in plan::plan(&service, &pods, &slices, self.endpoints_max, &zone, stamp) {
             if let Err(error) = self.act(&service, action).await {
                 if rest::is_namespace_terminating(&error) {
                     return Ok(Next::Done);

@@ -7,6 +7,7 @@ use copepod_client::object::MetaExt;
 use serde_json::{Map, Value, json};
 
 use super::{MANAGED_BY, MANAGER, SERVICE_NAME};
+use crate::common::triggers::LAST_CHANGE;
 use crate::common::{pods, services};
 use crate::kinds::{EndpointSlice, Pod, Service};
 
@@ -21,13 +22,14 @@ pub(super) enum Action {
 /// Zone of a node.
 type ZoneOf<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The writes that bring the slices of a service to what its pods are.
+/// The writes that bring the slices of a service to what its pods are. `trigger` is when what they follow happened.
 pub(super) fn plan(
     service: &Service,
     backends: &[Arc<Pod>],
     slices: &[Arc<EndpointSlice>],
     endpoints_max: usize,
     zone_of: ZoneOf<'_>,
+    trigger: Option<&str>,
 ) -> Vec<Action> {
     let labels = labels(service);
     let families: Vec<&str> = if service.spec.ip_families.is_empty() {
@@ -45,7 +47,21 @@ pub(super) fn plan(
         let wanted = endpoints_by_ports(service, backends, family, zone_of);
         actions.extend(of_family(family, wanted, &existing, &labels, service, endpoints_max));
     }
+    for action in &mut actions {
+        stamp(action, trigger);
+    }
     actions
+}
+
+/// upstream: endpointslice/utils.go addTriggerTimeAnnotation
+fn stamp(action: &mut Action, trigger: Option<&str>) {
+    let (Action::Create(slice) | Action::Update(slice)) = action else { return };
+    let annotations = &mut slice["metadata"]["annotations"];
+    match (trigger, annotations.as_object_mut()) {
+        (Some(trigger), _) => annotations[LAST_CHANGE] = json!(trigger),
+        (None, Some(known)) => drop(known.remove(LAST_CHANGE)),
+        (None, None) => {}
+    }
 }
 
 /// Endpoints by the ports that they have: pods may give one name to different numbers.
@@ -99,7 +115,30 @@ fn endpoint(service: &Service, pod: &Pod, addresses: &[&str], zone_of: ZoneOf<'_
     if let Some(hostname) = services::hostname(service, pod) {
         out["hostname"] = json!(hostname);
     }
+    if ready {
+        hints(service, &mut out);
+    }
     out
+}
+
+/// Who should prefer the endpoint: clients of its zone, or of its node before them.
+///
+/// upstream: endpointslice/trafficdist/trafficdist.go preferCloseHeuristic
+fn hints(service: &Service, endpoint: &mut Value) {
+    let distribution = service.spec.traffic_distribution.as_deref().unwrap_or_default();
+    if !matches!(distribution, "PreferClose" | "PreferSameZone" | "PreferSameNode") {
+        return;
+    }
+    let mut hints = Map::new();
+    if let Some(zone) = endpoint.get("zone") {
+        hints.insert("forZones".into(), json!([{"name": zone}]));
+    }
+    if let Some(node) = endpoint.get("nodeName").filter(|_| distribution == "PreferSameNode") {
+        hints.insert("forNodes".into(), json!([{"name": node}]));
+    }
+    if !hints.is_empty() {
+        endpoint["hints"] = Value::Object(hints);
+    }
 }
 
 /// upstream: endpointslice/utils.go setEndpointSliceLabels
@@ -251,7 +290,7 @@ mod tests {
     }
 
     fn run(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>], max: usize) -> Vec<Action> {
-        plan(service, pods, slices, max, &|_| Some("z1".into()))
+        plan(service, pods, slices, max, &|_| Some("z1".into()), None)
     }
 
     /// The slices that the first plan makes; a plan on them has nothing to do.
@@ -298,6 +337,35 @@ mod tests {
         let fewer = &pods[..4];
         let gone = run(&web, fewer, &slices, 2);
         assert!(matches!(gone.as_slice(), [Action::Delete(_)]), "an emptied slice goes: {gone:?}");
+    }
+
+    #[test]
+    fn hints_follow_the_distribution_and_readiness() {
+        for (distribution, ready, want) in [
+            ("", true, json!(null)),
+            ("PreferClose", true, json!({"forZones": [{"name": "z1"}]})),
+            ("PreferSameZone", true, json!({"forZones": [{"name": "z1"}]})),
+            ("PreferSameZone", false, json!(null)),
+            ("PreferSameNode", true, json!({"forZones": [{"name": "z1"}], "forNodes": [{"name": "n"}]})),
+        ] {
+            let service = service(json!({"/spec/trafficDistribution": distribution}));
+            let slices = made(&service, &[pod("a", "10.1.0.1", 80, ready)], 9);
+            assert_eq!(slices[0].endpoints[0]["hints"], want, "{distribution} {ready}");
+        }
+    }
+
+    #[test]
+    fn a_write_says_what_time_it_follows() {
+        let (web, pods) = (service(json!({})), [pod("a", "10.1.0.1", 80, true)]);
+        let at = |slices: &[Arc<EndpointSlice>], pods: &[Arc<Pod>], time: Option<&str>| {
+            plan(&web, pods, slices, 9, &|_| None, time).pop()
+        };
+        let Some(Action::Create(content)) = at(&[], &pods, Some("t1")) else { unreachable!("a creation") };
+        assert_eq!(content["metadata"]["annotations"][LAST_CHANGE], "t1");
+        let known = [slice("s", &content)];
+        assert_eq!(at(&known, &pods, Some("t2")), None, "a new time alone is no reason to write");
+        let Some(Action::Update(content)) = at(&known, &[], None) else { unreachable!("an update") };
+        assert_eq!(content["metadata"]["annotations"], json!({}));
     }
 
     #[test]

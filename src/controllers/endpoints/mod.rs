@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use crate::common::resources::ENDPOINTS;
+use crate::common::triggers::{LAST_CHANGE, Triggers};
 use crate::common::{pods, services};
 use crate::context::{Context, Work, enqueue_self};
 use crate::kinds::{Endpoints, Pod, Service};
@@ -30,6 +31,7 @@ struct Shell {
     services: Arc<Informer<Service>>,
     pods: Arc<Informer<Pod>>,
     endpoints: Arc<Informer<Endpoints>>,
+    triggers: Triggers,
 }
 
 /// Starts the controller.
@@ -39,6 +41,7 @@ pub fn start(context: &Context) -> Work {
         services: context.informer(),
         pods: context.informer(),
         endpoints: context.informer(),
+        triggers: Triggers::default(),
     });
     let queue = WorkQueue::<Key>::default();
     enqueue_self(&shell.services, &queue);
@@ -55,6 +58,7 @@ impl Shell {
     async fn sync(&self, key: &Key) -> Result<(), kube::Error> {
         let known = self.endpoints.get(key);
         let Some(service) = self.services.get(key).filter(|s| !s.metadata.deleting()) else {
+            self.triggers.forget(key);
             return self.remove(key, known.as_deref()).await;
         };
         if service.spec.selector.is_empty() || service.spec.kind == "ExternalName" {
@@ -62,7 +66,10 @@ impl Shell {
         }
         let with_terminating = service.spec.publish_not_ready_addresses;
         let pods = services::backends(&service, &self.pods, with_terminating);
-        let Some(wanted) = plan(&service, &pods, known.as_deref()) else { return Ok(()) };
+        let trigger = self.triggers.of(key, &service, &pods);
+        let Some(wanted) = plan(&service, &pods, known.as_deref(), trigger.as_deref()) else {
+            return Ok(());
+        };
         let (namespace, name) = (MetaExt::namespace(&service.metadata), service.metadata.name());
         let written: Result<IgnoredAny, _> = match &known {
             None => rest::create(&self.client, &ENDPOINTS, namespace, &wanted).await,
@@ -87,8 +94,13 @@ impl Shell {
     }
 }
 
-/// The object that should be there, if another one is.
-fn plan(service: &Service, backends: &[Arc<Pod>], known: Option<&Endpoints>) -> Option<Value> {
+/// The object that should be there, if another one is. `trigger` is when what it follows happened.
+fn plan(
+    service: &Service,
+    backends: &[Arc<Pod>],
+    known: Option<&Endpoints>,
+    trigger: Option<&str>,
+) -> Option<Value> {
     let (subsets, truncated) = subsets(service, backends);
     let mut labels: BTreeMap<String, String> = service.metadata.labels.clone().unwrap_or_default();
     if services::has_cluster_ip(service) {
@@ -111,6 +123,10 @@ fn plan(service: &Service, backends: &[Arc<Pod>], known: Option<&Endpoints>) -> 
         .map(|(key, value)| (key.clone(), json!(value)))
         .collect();
     annotations.remove(OVER_CAPACITY);
+    annotations.remove(LAST_CHANGE);
+    if let Some(trigger) = trigger {
+        annotations.insert(LAST_CHANGE.into(), json!(trigger));
+    }
     if truncated {
         annotations.insert(OVER_CAPACITY.into(), json!("truncated"));
     }
@@ -211,7 +227,7 @@ mod tests {
         };
         let pods =
             [pod("b", "10.1.0.2", "True"), pod("a", "10.1.0.1", "True"), pod("c", "10.1.0.3", "False")];
-        let wanted = plan(&service, &pods, None).expect("something to write");
+        let wanted = plan(&service, &pods, None, Some("2026-01-01T00:00:00Z")).expect("something to write");
         let address = |name: &str, ip: &str| {
             json!({"ip": ip, "targetRef": {"kind": "Pod", "namespace": "x",
             "name": name, "uid": name}})
@@ -224,7 +240,12 @@ mod tests {
             "ports": [{"port": 8080, "protocol": "TCP"}]}])
         );
         let known: Endpoints = serde_json::from_value(wanted).expect("an object");
-        assert_eq!(plan(&service, &pods, Some(&known)), None, "settled");
-        assert!(plan(&service, &pods[..1], Some(&known)).is_some());
+        assert_eq!(plan(&service, &pods, Some(&known), None), None, "settled");
+        assert_eq!(
+            known.metadata.annotations.as_ref().map(|a| a[LAST_CHANGE].as_str()),
+            Some("2026-01-01T00:00:00Z")
+        );
+        let fewer = plan(&service, &pods[..1], Some(&known), None).expect("something to write");
+        assert_eq!(fewer["metadata"]["annotations"], Value::Null, "an old time is taken away");
     }
 }

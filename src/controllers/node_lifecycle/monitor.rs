@@ -1,4 +1,4 @@
-//! Notices silent nodes, says so in their conditions, keeps their taints.
+//! Notices silent nodes, says so in their conditions, keeps their taints and labels, and tells their pods.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::plan;
+use super::plan::{self, Eviction};
+use super::zones::{Rates, Turn, Zones};
 use crate::common::conditions::{self, second};
 use crate::common::resources::NODES;
 use crate::common::{pods, writes};
@@ -40,6 +41,10 @@ struct Shell {
     pods: Arc<Informer<Pod>>,
     grace: Duration,
     startup_grace: Duration,
+    /// How long a node is seen not ready before it counts: several that fall silent together are then seen together.
+    period: Duration,
+    zones: Mutex<Zones>,
+    queue: WorkQueue<Key>,
     /// What each node last said, and when it was heard.
     heard: Mutex<HashMap<Key, Heard>>,
 }
@@ -50,38 +55,70 @@ struct Heard {
     /// Whether it was ready when last looked at: only the change to not ready touches pods, so that this controller
     /// and a kubelet that is alive never contradict each other for long.
     was_ready: bool,
+    /// Since when it is not ready.
+    not_ready: Option<Instant>,
 }
 
 /// Starts the controller.
 pub fn start(context: &Context) -> Work {
+    let config = &context.config;
+    let rates = Rates {
+        normal: config.node_eviction_rate,
+        secondary: config.secondary_node_eviction_rate,
+        large_zone: config.large_cluster_size_threshold,
+        unhealthy_share: config.unhealthy_zone_threshold,
+    };
     let shell = Arc::new(Shell {
         client: context.client.clone(),
         recorder: context.recorder.with_component("node-controller"),
         nodes: context.informer(),
         leases: context.informer(),
         pods: context.informer(),
-        grace: context.config.node_monitor_grace_period,
-        startup_grace: context.config.node_startup_grace_period,
+        grace: config.node_monitor_grace_period,
+        startup_grace: config.node_startup_grace_period,
+        period: config.node_monitor_period,
+        zones: Mutex::new(Zones::new(rates)),
+        queue: WorkQueue::default(),
         heard: Mutex::default(),
     });
     shell.pods.add_index(BY_NODE, |pod| vec![pod.spec.node_name.clone()]);
-    let queue = WorkQueue::<Key>::default();
-    enqueue_self(&shell.nodes, &queue);
+    shell.count();
+    enqueue_self(&shell.nodes, &shell.queue);
     shell.announce();
-    let add = queue.clone();
+    let add = shell.queue.clone();
     shell.leases.on_change(move |change| {
         let metadata = &change.object().metadata;
         if MetaExt::namespace(metadata) == LEASE_NAMESPACE {
             add.add(metadata.name().into());
         }
     });
-    Box::pin(run_workers(NAME, queue, 8, context.shutdown.clone(), move |key| {
-        let shell = shell.clone();
+    let (assigned, shutdown) = (shell.assigned(), context.shutdown.clone());
+    let (nodes, pods) = (shell.clone(), shell);
+    let queue = nodes.queue.clone();
+    let work = run_workers(NAME, queue, 8, shutdown.clone(), move |key| {
+        let shell = nodes.clone();
         async move { shell.sync(&key).await }
-    }))
+    });
+    let pod_work = run_workers(NAME, assigned, 4, shutdown, move |key| {
+        let shell = pods.clone();
+        async move { shell.sync_pod(&key).await }
+    });
+    Box::pin(async move {
+        tokio::join!(work, pod_work);
+    })
 }
 
 impl Shell {
+    /// Keeps the counts of zones. Comes before the queue's handler, so that a turn sees its own change counted.
+    fn count(self: &Arc<Self>) {
+        let shell = self.clone();
+        self.nodes.on_change(move |change| {
+            let node = change.object();
+            let place = (!matches!(change, Change::Deleted(_))).then(|| plan::place(node));
+            shell.zones.lock().set(&node.metadata.key(), place, Instant::now());
+        });
+    }
+
     fn announce(self: &Arc<Self>) {
         let shell = self.clone();
         self.nodes.on_change(move |change| {
@@ -96,32 +133,111 @@ impl Shell {
         });
     }
 
+    /// The queue of pods that have just got their node.
+    fn assigned(self: &Arc<Self>) -> WorkQueue<Key> {
+        let queue = WorkQueue::<Key>::default();
+        let add = queue.clone();
+        self.pods.on_change(move |change| {
+            let (before, pod) = match &change {
+                Change::Added(pod) => ("", *pod),
+                Change::Updated(before, pod) => (before.spec.node_name.as_str(), *pod),
+                Change::Deleted(_) => return,
+            };
+            if !pod.spec.node_name.is_empty() && pod.spec.node_name != before {
+                add.add(pod.metadata.key());
+            }
+        });
+        queue
+    }
+
+    /// A pod that comes to a node which is not ready, or that was seen after its node had fallen silent.
+    ///
+    /// upstream: node_lifecycle_controller.go processPod
+    async fn sync_pod(&self, key: &Key) -> Result<Next, kube::Error> {
+        let Some(pod) = self.pods.get(key) else { return Ok(Next::Done) };
+        let node = self.nodes.get(&pod.spec.node_name);
+        let ready = node.as_ref().map_or("", |node| plan::status(&node.status.conditions, "Ready"));
+        if matches!(ready, "False" | "Unknown") {
+            self.mark_pod_not_ready(&pod).await?;
+        }
+        Ok(Next::Done)
+    }
+
+    /// Acts on what has changed for all nodes.
+    fn settle(&self) {
+        let turn = self.zones.lock().settle(Instant::now());
+        match turn {
+            Turn::None => return,
+            Turn::Stop => {
+                tracing::warn!("all nodes are not ready: no pod is evicted until one is ready again");
+            }
+            Turn::Resume => {
+                tracing::info!("some nodes are ready again: pods of the others are evicted in time");
+                let now = Instant::now();
+                self.heard.lock().values_mut().for_each(|heard| heard.at = now);
+            }
+            Turn::Rates => tracing::info!("a zone's rate of evictions has changed"),
+        }
+        for node in self.nodes.list() {
+            self.queue.add(node.metadata.key());
+        }
+    }
+
     async fn sync(&self, key: &Key) -> Result<Next, kube::Error> {
+        self.settle();
         let Some(node) = self.nodes.get(key) else {
             self.heard.lock().remove(key);
             return Ok(Next::Done);
         };
         let silent_for = self.silence(key, &node);
-        let never = plan::status(&node.status.conditions, "Ready").is_empty();
-        let grace = if never { self.startup_grace } else { self.grace };
-        if silent_for >= grace {
-            if plan::status(&node.status.conditions, "Ready") != "Unknown" {
-                self.mark_unknown(&node).await?;
-            }
+        let ready = plan::status(&node.status.conditions, "Ready");
+        let grace = if ready.is_empty() { self.startup_grace } else { self.grace };
+        let mut next = grace.checked_sub(silent_for).filter(|left| !left.is_zero());
+        if next.is_none() && ready != "Unknown" {
+            // The change comes back as an event, and the taints with it.
+            self.mark_unknown(&node).await?;
         } else {
-            self.keep_taints(&node).await?;
-        }
-        if plan::status(&node.status.conditions, "Ready") == "Unknown" {
-            self.keep_taints(&node).await?;
+            let (eviction, ask_again) = self.eviction(key, &node);
+            self.keep_taints(&node, eviction).await?;
+            self.keep_labels(&node).await?;
+            next = next.into_iter().chain(ask_again).min();
         }
         if self.became_not_ready(key, &node) {
-            self.mark_pods_not_ready(&node).await?;
+            for pod in self.pods.by_index(BY_NODE, node.metadata.name()) {
+                self.mark_pod_not_ready(&pod).await?;
+            }
             self.note_readiness(key, &node);
         }
-        Ok(match grace.checked_sub(silent_for) {
-            Some(left) if !left.is_zero() => Next::After(left),
-            _ => Next::Done,
-        })
+        Ok(next.map_or(Next::Done, Next::After))
+    }
+
+    /// Whether the node's pods have to go, and when to ask again.
+    fn eviction(&self, key: &Key, node: &Node) -> (Eviction, Option<Duration>) {
+        let now = Instant::now();
+        let since = self.not_ready_since(key, node, now);
+        let mut zones = self.zones.lock();
+        if zones.stopped() {
+            return (Eviction::Stopped, None);
+        }
+        let Some(since) = since.filter(|_| plan::asks_for_eviction(node)) else {
+            return (Eviction::Waits, None);
+        };
+        let left = self.period.saturating_sub(now.duration_since(since));
+        if !left.is_zero() {
+            return (Eviction::Waits, Some(left));
+        }
+        match zones.take(key, now) {
+            Ok(()) => (Eviction::Due, None),
+            Err(ask_again) => (Eviction::Waits, ask_again),
+        }
+    }
+
+    fn not_ready_since(&self, key: &Key, node: &Node, now: Instant) -> Option<Instant> {
+        let bad = matches!(plan::status(&node.status.conditions, "Ready"), "False" | "Unknown");
+        let mut heard = self.heard.lock();
+        let known = heard.get_mut(key)?;
+        known.not_ready = bad.then(|| known.not_ready.unwrap_or(now));
+        known.not_ready
     }
 
     /// How long a node has said nothing new, by our clock.
@@ -140,6 +256,7 @@ impl Shell {
             word: word.clone(),
             at: now,
             was_ready: plan::status(&node.status.conditions, "Ready") == "True",
+            not_ready: None,
         });
         if known.word != word {
             known.word = word;
@@ -181,7 +298,7 @@ impl Shell {
         Ok(())
     }
 
-    async fn keep_taints(&self, node: &Node) -> Result<(), kube::Error> {
+    async fn keep_taints(&self, node: &Node, eviction: Eviction) -> Result<(), kube::Error> {
         let now = second(Timestamp::now());
         let make = |key: &str, effect: &str| Taint {
             key: key.into(),
@@ -189,7 +306,7 @@ impl Shell {
             value: None,
             time_added: (effect == "NoExecute").then(|| now.clone()),
         };
-        let Some(taints) = plan::taints(node, make) else { return Ok(()) };
+        let Some(taints) = plan::taints(node, eviction, make) else { return Ok(()) };
         let body = json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints}});
         let name = node.metadata.name();
         writes::unless_gone(
@@ -199,23 +316,34 @@ impl Shell {
         )
     }
 
+    async fn keep_labels(&self, node: &Node) -> Result<(), kube::Error> {
+        let labels = plan::old_labels(node);
+        if labels.is_empty() {
+            return Ok(());
+        }
+        let body = json!({"metadata": {"labels": labels}});
+        let name = node.metadata.name();
+        writes::unless_gone(
+            rest::patch::<IgnoredAny>(&self.client, &NODES, "", name, "", PatchType::Strategic, &body)
+                .await
+                .map(drop),
+        )
+    }
+
     /// A pod whose kubelet is silent, or that says that it is not ready, gets no traffic.
     ///
     /// upstream: pkg/controller/util/node/controller_utils.go MarkPodsNotReady
-    async fn mark_pods_not_ready(&self, node: &Node) -> Result<(), kube::Error> {
-        for pod in self.pods.by_index(BY_NODE, node.metadata.name()) {
-            if !pods::is_ready(&pod) {
-                continue;
-            }
-            let now = second(Timestamp::now());
-            let mut condition =
-                conditions::find(&pod.status.conditions, "Ready").cloned().unwrap_or_default();
-            condition.status = "False".into();
-            condition.last_transition_time = Some(now);
-            writes::pod_status(&self.client, &pod, None, Some(&condition)).await?;
-            let about = copepod_client::object::reference(&*pod);
-            self.recorder.event(&about, EventType::Warning, "NodeNotReady", "Node is not ready");
+    async fn mark_pod_not_ready(&self, pod: &Pod) -> Result<(), kube::Error> {
+        if !pods::is_ready(pod) {
+            return Ok(());
         }
+        let now = second(Timestamp::now());
+        let mut condition = conditions::find(&pod.status.conditions, "Ready").cloned().unwrap_or_default();
+        condition.status = "False".into();
+        condition.last_transition_time = Some(now);
+        writes::pod_status(&self.client, pod, None, Some(&condition)).await?;
+        let about = copepod_client::object::reference(pod);
+        self.recorder.event(&about, EventType::Warning, "NodeNotReady", "Node is not ready");
         Ok(())
     }
 }

@@ -1,9 +1,12 @@
 //! Which taints a node should have, and when a pod has to leave. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{NodeCondition, Taint, Toleration};
 
+use super::zones::Health;
+use crate::common::taints::tolerates;
 use crate::kinds::Node;
 
 pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -28,10 +31,30 @@ pub(super) fn status<'a>(conditions: &'a [NodeCondition], kind: &str) -> &'a str
         .map_or("", |condition| condition.status.as_str())
 }
 
+/// Whether pods of a node that is not ready have to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Eviction {
+    /// They have.
+    Due,
+    /// Not yet: a `NoExecute` taint that is there is exchanged for the right one, none is added.
+    Waits,
+    /// No node is heard, so that none is given up: no `NoExecute` taint.
+    Stopped,
+}
+
+/// Whether the node's condition calls for a `NoExecute` taint that it has in neither form.
+pub(super) fn asks_for_eviction(node: &Node) -> bool {
+    matches!(status(&node.status.conditions, "Ready"), "False" | "Unknown") && !evicts(&node.spec.taints)
+}
+
+fn evicts(taints: &[Taint]) -> bool {
+    taints.iter().any(|t| t.effect == "NoExecute" && (t.key == NOT_READY || t.key == UNREACHABLE))
+}
+
 /// The taints that follow from a node's conditions, as (key, effect).
 ///
 /// upstream: node_lifecycle_controller.go doNoScheduleTaintingPass, processTaintBaseEviction
-pub(super) fn wanted_taints(node: &Node) -> Vec<(&'static str, &'static str)> {
+fn wanted_taints(node: &Node, eviction: Eviction) -> Vec<(&'static str, &'static str)> {
     let conditions = &node.status.conditions;
     let mut wanted: Vec<(&str, &str)> = CONDITION_TAINTS
         .iter()
@@ -41,9 +64,14 @@ pub(super) fn wanted_taints(node: &Node) -> Vec<(&'static str, &'static str)> {
     if node.spec.unschedulable {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
     }
+    let evict = match eviction {
+        Eviction::Due => true,
+        Eviction::Waits => evicts(&node.spec.taints),
+        Eviction::Stopped => false,
+    };
     match status(conditions, "Ready") {
-        "False" => wanted.push((NOT_READY, "NoExecute")),
-        "Unknown" => wanted.push((UNREACHABLE, "NoExecute")),
+        "False" if evict => wanted.push((NOT_READY, "NoExecute")),
+        "Unknown" if evict => wanted.push((UNREACHABLE, "NoExecute")),
         _ => {}
     }
     wanted
@@ -61,8 +89,12 @@ fn is_ours(taint: &Taint) -> bool {
 }
 
 /// The taints that a node should have, if it has other ones. `make` gives a new taint its time.
-pub(super) fn taints(node: &Node, make: impl Fn(&str, &str) -> Taint) -> Option<Vec<Taint>> {
-    let wanted = wanted_taints(node);
+pub(super) fn taints(
+    node: &Node,
+    eviction: Eviction,
+    make: impl Fn(&str, &str) -> Taint,
+) -> Option<Vec<Taint>> {
+    let wanted = wanted_taints(node, eviction);
     let has =
         |taints: &[Taint], key: &str, effect: &str| taints.iter().any(|t| t.key == key && t.effect == effect);
     // A node is born with not-ready:NoSchedule, which stays until it says for the first time how it is.
@@ -79,6 +111,38 @@ pub(super) fn taints(node: &Node, make: impl Fn(&str, &str) -> Taint) -> Option<
         }
     }
     (out != node.spec.taints).then_some(out)
+}
+
+/// Labels with the old names that lack or differ from the new names' values.
+///
+/// upstream: node_lifecycle_controller.go reconcileNodeLabels
+pub(super) fn old_labels(node: &Node) -> BTreeMap<&'static str, &str> {
+    const NAMES: [(&str, &str); 2] =
+        [("kubernetes.io/os", "beta.kubernetes.io/os"), ("kubernetes.io/arch", "beta.kubernetes.io/arch")];
+    let labels = node.metadata.labels.as_ref();
+    let value = |name: &str| labels.and_then(|labels| labels.get(name));
+    NAMES
+        .iter()
+        .filter(|(new, old)| value(new).is_some() && value(new) != value(old))
+        .filter_map(|(new, old)| Some((*old, value(new)?.as_str())))
+        .collect()
+}
+
+/// Where a node is, and how it counts there.
+///
+/// upstream: component-helpers/node/topology GetZoneKey, isNodeExcludedFromDisruptionChecks
+pub(super) fn place(node: &Node) -> (String, Health) {
+    let label = |name: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(name));
+    let either = |new: &str, old: &str| label(new).or_else(|| label(old)).map_or("", String::as_str);
+    let region = either("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region");
+    let zone = either("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone");
+    let health = match status(&node.status.conditions, "Ready") {
+        _ if label("node.kubernetes.io/exclude-disruption").is_some() => Health::Excluded,
+        "True" => Health::Ready,
+        _ => Health::NotReady,
+    };
+    // No label holds a zero byte, so that two places never share a name.
+    (format!("{region}\0{zone}"), health)
 }
 
 /// How long a pod may stay on a node with these taints: `None` for ever, zero not at all.
@@ -99,18 +163,6 @@ pub(super) fn may_stay(taints: &[Taint], tolerations: &[Toleration]) -> Option<D
     least.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    (effect.is_empty() || effect == taint.effect)
-        && (key.is_empty() || key == taint.key)
-        && match text(&toleration.operator).as_str() {
-            "Exists" => true,
-            "" | "Equal" => text(&toleration.value) == text(&taint.value),
-            _ => false,
-        }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,26 +170,37 @@ mod tests {
 
     #[test]
     fn taints_follow_conditions() {
-        for (name, ready, unschedulable, before, want) in [
-            ("ready", "True", false, "", "same"),
+        for (name, ready, unschedulable, before, eviction, want) in [
+            ("ready", "True", false, "", Eviction::Due, "same"),
             (
                 "ready again",
                 "True",
                 false,
                 "not-ready:NoSchedule not-ready:NoExecute own:NoExecute",
+                Eviction::Due,
                 "own:NoExecute",
             ),
-            ("not ready", "False", false, "", "not-ready:NoSchedule not-ready:NoExecute"),
+            ("not ready", "False", false, "", Eviction::Due, "not-ready:NoSchedule not-ready:NoExecute"),
+            ("not ready, its turn has not come", "False", false, "", Eviction::Waits, "not-ready:NoSchedule"),
             (
-                "silent",
+                "silent, had its turn before",
                 "Unknown",
                 false,
                 "not-ready:NoExecute",
+                Eviction::Waits,
                 "unreachable:NoSchedule unreachable:NoExecute",
             ),
-            ("cordoned", "True", true, "", "unschedulable:NoSchedule"),
-            ("uncordoned", "True", false, "unschedulable:NoSchedule", ""),
-            ("new", "", false, "not-ready:NoSchedule", "same"),
+            (
+                "silent as all others are",
+                "Unknown",
+                false,
+                "unreachable:NoExecute own:NoExecute",
+                Eviction::Stopped,
+                "own:NoExecute unreachable:NoSchedule",
+            ),
+            ("cordoned", "True", true, "", Eviction::Due, "unschedulable:NoSchedule"),
+            ("uncordoned", "True", false, "unschedulable:NoSchedule", Eviction::Due, ""),
+            ("new", "", false, "not-ready:NoSchedule", Eviction::Due, "same"),
         ] {
             let taint = |text: &str| {
                 let (key, effect) = text.split_once(':').expect("key:effect");
@@ -150,7 +213,7 @@ mod tests {
             let node: Node = serde_json::from_value(json!({"spec": {"taints": taints_before,
                 "unschedulable": unschedulable}, "status": {"conditions": conditions}}))
             .expect("a node");
-            let made = taints(&node, |key, effect| Taint {
+            let made = taints(&node, eviction, |key, effect| Taint {
                 key: key.into(),
                 effect: effect.into(),
                 ..Taint::default()
@@ -161,6 +224,33 @@ mod tests {
                 taints.iter().map(short).collect::<Vec<_>>().join(" ")
             });
             assert_eq!(shown, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn labels_say_where_and_what() {
+        let node = |labels: serde_json::Value| -> Node {
+            serde_json::from_value(json!({"metadata": {"labels": labels},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]}}))
+            .expect("a node")
+        };
+        for (labels, want) in [
+            (json!({}), ("\0", Health::Ready)),
+            (json!({"topology.kubernetes.io/zone": "a"}), ("\0a", Health::Ready)),
+            (json!({"failure-domain.beta.kubernetes.io/region": "r"}), ("r\0", Health::Ready)),
+            (json!({"node.kubernetes.io/exclude-disruption": ""}), ("\0", Health::Excluded)),
+        ] {
+            assert_eq!(place(&node(labels.clone())), (want.0.to_owned(), want.1), "{labels}");
+        }
+        for (labels, want) in [
+            (json!({}), ""),
+            (json!({"kubernetes.io/os": "linux"}), "beta.kubernetes.io/os=linux"),
+            (json!({"kubernetes.io/os": "linux", "beta.kubernetes.io/os": "linux"}), ""),
+            (json!({"kubernetes.io/arch": "a", "beta.kubernetes.io/arch": "b"}), "beta.kubernetes.io/arch=a"),
+        ] {
+            let node = node(labels.clone());
+            let shown: Vec<_> = old_labels(&node).iter().map(|(k, v)| format!("{k}={v}")).collect();
+            assert_eq!(shown.join(" "), want, "{labels}");
         }
     }
 

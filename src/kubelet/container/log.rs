@@ -20,8 +20,8 @@ use crate::directory::{DirectoryWatch, GROWTH};
 const BLOCK_BYTES: u64 = 16 * 1024;
 /// Output is handed on in pieces of about this size.
 const CHUNK_BYTES: usize = 32 * 1024;
-/// How often a silent log's container is asked whether it still runs; its end usually comes as a write before.
-const STATE_CHECK: Duration = Duration::from_secs(5);
+/// How often a silent log's container is asked whether it still runs. upstream: logs.go logForceCheckPeriod
+const STATE_CHECK: Duration = Duration::from_secs(1);
 
 /// What of a log is wanted.
 #[derive(Debug, Clone, Default)]
@@ -128,12 +128,16 @@ where
             // Once more to the end: the old file was written to until the new one was there.
             continue;
         }
+        // Asked before any waiting: the log of a container that has ended does not change any more.
+        last_round = !running().await;
+        if last_round {
+            continue;
+        }
         tokio::select! {
             changed = watch.changed() => changed?,
             () = tokio::time::sleep(STATE_CHECK) => {}
             () = out.closed() => return Err(LogError::Gone),
         }
-        last_round = !running().await;
     }
 }
 

@@ -6,6 +6,7 @@
 //! upstream: kubelet/kubelet_node_status.go, component-helpers/apimachinery/lease/controller.go
 
 pub mod machine;
+pub mod own;
 pub mod status;
 
 use std::sync::Arc;

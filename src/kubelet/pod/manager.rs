@@ -13,10 +13,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use copepod_client::events::EventType;
+use copepod_client::{events::EventType, rest};
 use copepod_cri::EventKind;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::runtime::watcher;
 use tokio::sync::{mpsc, watch};
@@ -121,16 +121,16 @@ impl Manager {
 
     async fn handle(&mut self, change: Change) {
         match change {
-            Change::Api(pod) => self.put(pod),
+            Change::Api(pod) => self.put(pod).await,
             Change::ApiGone(pod) => self.gone(&pod),
             Change::ApiListed(pods) => {
-                self.list(pods);
+                self.list(pods).await;
                 if !self.listed {
                     self.listed = true;
                     self.clean_orphans().await;
                 }
             }
-            Change::Manifests(pods) => self.manifests(pods),
+            Change::Manifests(pods) => self.manifests(pods).await,
             Change::Done(uid) => self.done(&uid),
         }
         self.share_out();
@@ -150,7 +150,7 @@ impl Manager {
         }
     }
 
-    fn put(&mut self, pod: Arc<Pod>) {
+    async fn put(&mut self, pod: Arc<Pod>) {
         if is_mirror(&pod) {
             self.put_mirror(pod);
             return;
@@ -162,7 +162,7 @@ impl Manager {
             });
             return;
         }
-        self.spawn(Update { pod, mirror: None, gone: false });
+        self.spawn(Update { pod, mirror: None, gone: false }).await;
     }
 
     fn put_mirror(&mut self, mirror: Arc<Pod>) {
@@ -216,7 +216,7 @@ impl Manager {
         }
     }
 
-    fn list(&mut self, pods: Vec<Arc<Pod>>) {
+    async fn list(&mut self, pods: Vec<Arc<Pod>>) {
         let present: HashSet<String> = pods.iter().map(|pod| uid(pod).to_owned()).collect();
         for handle in self.workers.values() {
             let lost = {
@@ -233,7 +233,7 @@ impl Manager {
             self.gone(&mirror);
         }
         for pod in pods {
-            self.put(pod);
+            self.put(pod).await;
         }
         // Static pods that the API does not show yet.
         for handle in self.workers.values() {
@@ -244,7 +244,7 @@ impl Manager {
         }
     }
 
-    fn manifests(&mut self, pods: Vec<Arc<Pod>>) {
+    async fn manifests(&mut self, pods: Vec<Arc<Pod>>) {
         let present: HashSet<&str> = pods.iter().map(|pod| uid(pod)).collect();
         for handle in self.workers.values() {
             let lost = {
@@ -266,13 +266,13 @@ impl Manager {
                 None if self.listed => manifest::create_mirror(self.context.clone(), pod.clone()),
                 _ => {}
             }
-            self.spawn(Update { pod, mirror, gone: false });
+            self.spawn(Update { pod, mirror, gone: false }).await;
         }
     }
 
-    fn spawn(&mut self, update: Update) {
+    async fn spawn(&mut self, update: Update) {
         let pod_uid = uid(&update.pod).to_owned();
-        let rejection = self.judge(&update);
+        let rejection = self.judge(&update).await;
         let (updates, receiver) = watch::channel(update);
         let worker = Worker::new(self.context.clone(), receiver, rejection);
         let (changes, done) = (self.changes.clone(), pod_uid.clone());
@@ -285,8 +285,8 @@ impl Manager {
         self.workers.insert(pod_uid, Handle { updates, task });
     }
 
-    /// Whether there is room for a pod that no agent has seen before.
-    fn judge(&self, update: &Update) -> Option<Rejection> {
+    /// Whether a pod that no agent has seen before may run here.
+    async fn judge(&self, update: &Update) -> Option<Rejection> {
         let seen = update.pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
         if seen || update.gone || super::model::is_deleted(&update.pod) {
             return None;
@@ -300,10 +300,20 @@ impl Manager {
             self.workers.values().map(|handle| handle.updates.borrow().pod.clone()).filter(active).collect();
         let (cpu_milli, memory) = self.context.machine.allocatable(&self.context.config);
         let room = Room { cpu_milli, memory, pods: i64::from(self.context.config.max_pods) };
-        let (reason, message) = admit(&update.pod, others.iter().map(Arc::as_ref), room).err()?;
+        let verdict =
+            |node: Option<&Node>| admit(&update.pod, others.iter().map(Arc::as_ref), room, node).err();
+        let mut rejection = verdict(self.context.node.get().as_deref());
+        if rejection.as_ref().is_some_and(Rejection::is_of_labels) {
+            // A label that was given just before the pod came may not have arrived here.
+            match self.context.node.read().await {
+                Ok(node) => rejection = verdict(Some(&node)),
+                Err(error) => tracing::warn!(error = rest::message(&error), "reading the node"),
+            }
+        }
+        let Rejection { reason, message } = rejection?;
         let reference = pod_reference(&update.pod);
         self.context.recorder.event(&reference, EventType::Warning, &reason, message.clone());
-        Some((reason, message))
+        Some(Rejection { reason, message })
     }
 
     fn done(&mut self, pod_uid: &str) {

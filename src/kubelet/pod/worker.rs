@@ -143,8 +143,7 @@ impl Worker {
             seen_running: status.phase.as_deref() == Some("Running"),
             status,
             rejected: rejection.is_some(),
-            verdict: rejection
-                .map(|(reason, message)| ("Failed", reason, format!("Pod was rejected: {message}"))),
+            verdict: rejection.map(|no| ("Failed", no.reason, format!("Pod was rejected: {}", no.message))),
             mounted: None,
             volume_delay: VOLUME_RETRY_MIN,
             ahead: None,

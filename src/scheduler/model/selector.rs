@@ -1,6 +1,7 @@
 //! Matching labels, node selector terms and tolerations.
 
 use compact_str::CompactString;
+use copepod_meta::scheduling::{TaintWords, covers, requirement_holds};
 
 use super::wire::{Expression, LabelSelector, NodeTerm, Taint, Toleration};
 
@@ -27,23 +28,7 @@ impl Labels {
 
 /// Whether one requirement holds for a value that may be absent.
 pub fn expression_matches(expression: &Expression, value: Option<&str>) -> bool {
-    let listed = |value: &str| expression.values.iter().any(|known| known == value);
-    match expression.operator.as_str() {
-        "In" => value.is_some_and(listed),
-        "NotIn" => !value.is_some_and(listed),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" | "Lt" => {
-            let bound = expression.values.first().and_then(|bound| bound.parse::<i64>().ok());
-            let value = value.and_then(|value| value.parse::<i64>().ok());
-            match (value, bound) {
-                (Some(value), Some(bound)) if expression.operator == "Gt" => value > bound,
-                (Some(value), Some(bound)) => value < bound,
-                _ => false,
-            }
-        }
-        _ => false,
-    }
+    requirement_holds(&expression.operator, expression.values.iter().map(String::as_str), value)
 }
 
 /// Whether labels match a selector; no selector matches nothing, an empty one everything.
@@ -69,80 +54,9 @@ pub fn node_term_matches(term: &NodeTerm, name: &str, labels: &Labels) -> bool {
 ///
 /// upstream: component-helpers/scheduling/corev1/helpers.go TolerationsTolerateTaint
 pub fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
+    let taint = TaintWords { key: &taint.key, value: &taint.value, effect: &taint.effect };
     tolerations.iter().any(|toleration| {
-        (toleration.effect.is_empty() || toleration.effect == taint.effect)
-            && (toleration.key.is_empty() || toleration.key == taint.key)
-            && match toleration.operator.as_str() {
-                "" | "Equal" => toleration.value == taint.value,
-                "Exists" => true,
-                "Gt" | "Lt" => compares(toleration, taint),
-                _ => false,
-            }
+        let words = TaintWords { key: &toleration.key, value: &toleration.value, effect: &toleration.effect };
+        covers(words, &toleration.operator, taint)
     })
-}
-
-fn compares(toleration: &Toleration, taint: &Taint) -> bool {
-    match (taint.value.parse::<i64>(), toleration.value.parse::<i64>()) {
-        (Ok(taint), Ok(bound)) if toleration.operator == "Gt" => taint > bound,
-        (Ok(taint), Ok(bound)) => taint < bound,
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn expressions() {
-        let expression = |operator: &str, values: &str| Expression {
-            key: "k".into(),
-            operator: operator.into(),
-            values: values.split_whitespace().map(str::to_owned).collect(),
-        };
-        for (operator, values, value, want) in [
-            ("In", "a b", Some("a"), true),
-            ("In", "a b", Some("c"), false),
-            ("In", "a b", None, false),
-            ("NotIn", "a b", Some("c"), true),
-            ("NotIn", "a b", None, true),
-            ("NotIn", "a", Some("a"), false),
-            ("Exists", "", Some(""), true),
-            ("Exists", "", None, false),
-            ("DoesNotExist", "", None, true),
-            ("Gt", "3", Some("4"), true),
-            ("Gt", "3", Some("3"), false),
-            ("Lt", "3", Some("2"), true),
-            ("Lt", "3", Some("many"), false),
-            ("Unknown", "", Some("a"), false),
-        ] {
-            assert_eq!(
-                expression_matches(&expression(operator, values), value),
-                want,
-                "{operator} {values} {value:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn tolerations() {
-        let taint = Taint { key: "k".into(), value: "v".into(), effect: "NoSchedule".into() };
-        for (key, operator, value, effect, want) in [
-            ("k", "Equal", "v", "NoSchedule", true),
-            ("k", "", "v", "", true),
-            ("k", "Equal", "w", "NoSchedule", false),
-            ("k", "Exists", "", "", true),
-            ("", "Exists", "", "", true),
-            ("k", "Exists", "", "NoExecute", false),
-            ("other", "Exists", "", "", false),
-        ] {
-            let toleration = Toleration {
-                key: key.into(),
-                operator: operator.into(),
-                value: value.into(),
-                effect: effect.into(),
-            };
-            assert_eq!(tolerated(&[toleration], &taint), want, "{key} {operator} {value} {effect}");
-        }
-    }
 }
