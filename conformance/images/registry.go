@@ -50,8 +50,10 @@ func each(layout Layout, use func(image Descriptor, repository, tag string) erro
 	return errors.Join(faults...)
 }
 
-// push puts every image of the layout into the registry whose tag does not stand there with the same digest.
+// push puts every image of the layout into the registry whose tag does not stand there with the same digest. A layer that
+// images share goes over the wire once.
 func push(layout Layout, registry Registry) error {
+	pushed := map[string]string{}
 	return each(layout, func(image Descriptor, repository, tag string) error {
 		there, err := registry.has(repository, "manifests", tag, image)
 		if err != nil || there {
@@ -62,9 +64,10 @@ func push(layout Layout, registry Registry) error {
 			return err
 		}
 		for _, d := range append(manifest.Layers, manifest.Config) {
-			if err := registry.putBlob(layout, repository, d); err != nil {
+			if err := registry.putBlob(layout, repository, d, pushed[d.Digest]); err != nil {
 				return err
 			}
+			pushed[d.Digest] = repository
 		}
 		data, err := layout.blob(image)
 		if err != nil {
@@ -83,16 +86,21 @@ func (r Registry) has(repository, kind, name string, want Descriptor) (bool, err
 	return err == nil && status == http.StatusOK && got.header.Get("Docker-Content-Digest") == want.Digest, err
 }
 
-func (r Registry) putBlob(layout Layout, repository string, d Descriptor) error {
+// putBlob uploads a blob, or takes it over from another repository that has it.
+func (r Registry) putBlob(layout Layout, repository string, d Descriptor, other string) error {
 	there, err := r.has(repository, "blobs", d.Digest, d)
 	if err != nil || there {
 		return err
 	}
-	data, err := layout.blob(d)
-	if err != nil {
+	uploads := repository + "/blobs/uploads/"
+	if other != "" {
+		uploads += "?" + url.Values{"mount": {d.Digest}, "from": {other}}.Encode()
+	}
+	status, started, err := r.do(http.MethodPost, uploads, nil, nil, http.StatusAccepted, http.StatusCreated)
+	if err != nil || status == http.StatusCreated {
 		return err
 	}
-	_, started, err := r.do(http.MethodPost, repository+"/blobs/uploads/", nil, nil, http.StatusAccepted)
+	data, err := layout.blob(d)
 	if err != nil {
 		return err
 	}
@@ -148,8 +156,9 @@ func (r Registry) do(method, to string, header http.Header, body []byte, want ..
 }
 
 // verify reads every image back as a node does: the manifest by its tag, the configuration, the layers, whose unpacked
-// digests must be those of the configuration.
+// digests must be those of the configuration. A layer that images share is read once; of the others it must be there.
 func verify(layout Layout, registry Registry) error {
+	read := map[string]string{}
 	return each(layout, func(image Descriptor, repository, tag string) error {
 		data, err := registry.get(repository+"/manifests/"+tag, image)
 		if err != nil {
@@ -173,12 +182,21 @@ func verify(layout Layout, registry Registry) error {
 			return fmt.Errorf("%d layers, %d diff_ids", len(manifest.Layers), len(config.Rootfs.DiffIDs))
 		}
 		for i, layer := range manifest.Layers {
+			if diffID := read[layer.Digest]; diffID == config.Rootfs.DiffIDs[i] {
+				if there, err := registry.has(repository, "blobs", layer.Digest, layer); err != nil {
+					return err
+				} else if !there {
+					return fmt.Errorf("layer %d is not there", i)
+				}
+				continue
+			}
 			if data, err = registry.get(repository+"/blobs/"+layer.Digest, layer); err != nil {
 				return err
 			}
 			if err := checkDiffID(data, config.Rootfs.DiffIDs[i]); err != nil {
 				return fmt.Errorf("layer %d: %w", i, err)
 			}
+			read[layer.Digest] = config.Rootfs.DiffIDs[i]
 		}
 		return nil
 	})
