@@ -74,9 +74,9 @@ done
 for n in 1 2; do soon "^p$n +1/1 +Running" k get pods; done
 ip1=$(value pod/p1 .status.podIP) ip2=$(value pod/p2 .status.podIP)
 [[ $ip1 = $pods.1.* && $ip2 = $pods.2.* ]] || fail "addresses of pods: $ip1 $ip2"
-soon "^from .*$ip1" k exec p1 -- wget -qO- "http://$ip2:8080/cgi-bin/from"
-soon "^from .*$ip2" k exec p2 -- wget -qO- "http://$ip1:8080/cgi-bin/from"
-soon "^from .*$nodes.1$" curl -s "http://$ip2:8080/cgi-bin/from"
+soon "^from .*$ip1\\]?\$" k exec p1 -- wget -qO- "http://$ip2:8080/cgi-bin/from"
+soon "^from .*$ip2\\]?\$" k exec p2 -- wget -qO- "http://$ip1:8080/cgi-bin/from"
+soon "^from .*$nodes.1\\]?\$" curl -s "http://$ip2:8080/cgi-bin/from"
 # The API server is at the same address for all.
 ok ' open|succeeded|^$' k exec p1 -- nc -z -w 3 "$nodes.1" "$(sed -n 's/.*"securePort": \([0-9]*\).*/\1/p' "$own/settings.json")"
 for n in 1 2; do
@@ -112,7 +112,7 @@ kill -9 "$(cut -d' ' -f1 "$own/nodes/2/run/node.pid")"
 ok "started node $stem-2" c up --no-kubeconfig
 soon ' [1-9][0-9]* ' state 2
 soon '^p2 +1/1 +Running' k get pods
-soon "^from .*$ip1" kk "k exec p1 -- wget -qO- \"http://\$(k get pod p2 -o 'jsonpath={.status.podIP}'):8080/cgi-bin/from\""
+soon "^from .*$ip1\\]?\$" kk "k exec p1 -- wget -qO- \"http://\$(k get pod p2 -o 'jsonpath={.status.podIP}'):8080/cgi-bin/from\""
 ok "^$was\$" state 1
 
 # Another program in the place of a component: everything is there but the component.
