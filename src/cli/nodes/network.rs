@@ -139,11 +139,15 @@ fn open_outwards(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes a node's cable away at once: the kernel would take its time after the node's end.
+/// Takes a node's cable away at once: the kernel would take its time after the node's end, or has just done it.
 pub fn disconnect(place: &Place) -> anyhow::Result<()> {
-    match exists(&place.node.device) {
-        true => ip(&format!("link delete {}", place.node.device)),
-        false => Ok(()),
+    let device = &place.node.device;
+    if !exists(device) {
+        return Ok(());
+    }
+    match ip(&format!("link delete {device}")) {
+        Err(error) if exists(device) => Err(error),
+        _ => Ok(()),
     }
 }
 
