@@ -21,6 +21,14 @@ left() {
   ls -d /var/lib/kubelet /var/lib/cni /var/log/pods /var/log/containers /run/containerd /run/netns 2>/dev/null || true
   cat /proc/sys/net/ipv4/ip_forward
 }
+slay() { # NODE UNIT...: each is killed, and gone
+  local unit pid
+  for unit in "${@:2}"; do
+    pid=$(cut -d' ' -f1 "$own/nodes/$1/run/$unit.pid")
+    kill -9 "$pid"
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+  done
+}
 finish() { c down --purge >"$WORK_LOG" 2>&1 || cat "$WORK_LOG" >&2; rm -f "$WORK_LOG"; }
 WORK_LOG=/tmp/$NS.down
 before=$(left)
@@ -99,7 +107,7 @@ ok '^2$' kk "k get pods -l app=spread -o 'jsonpath={range .items[*]}{.spec.nodeN
 state() { k get pod "p$1" -o 'jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount} {.status.podIP}'; }
 was=$(state 1)
 for unit in kubelet containerd; do
-  kill -9 "$(cut -d' ' -f1 "$own/nodes/1/run/$unit.pid")"
+  slay 1 $unit
   no "not running: $stem-1/$unit;" c status
   ok "started $unit of $stem-1" c up --no-kubeconfig
   soon '^p1 +1/1 +Running' k get pods
@@ -108,7 +116,7 @@ ok "^$was\$" state 1
 soon '^started$' k logs p1
 
 # A node that dies comes back as a machine that boots: same pods, new containers; the other node does not notice.
-kill -9 "$(cut -d' ' -f1 "$own/nodes/2/run/node.pid")"
+slay 2 node
 ok "started node $stem-2" c up --no-kubeconfig
 soon ' [1-9][0-9]* ' state 2
 soon '^p2 +1/1 +Running' k get pods
@@ -132,7 +140,8 @@ soon '^started$' k logs p1
 # Nothing is left, even when half of it was killed and a stranger sits in a node.
 c node exec $stem-2 -- sleep 1000 &
 sleep 0.3
-kill -9 "$(cut -d' ' -f1 "$own/nodes/1/run/containerd.pid")" "$(cut -d' ' -f1 "$own/nodes/2/run/node.pid")"
+slay 1 containerd
+slay 2 node
 ok '' c down --purge
 trap - EXIT
 after=$(left)
