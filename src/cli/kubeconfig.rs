@@ -132,7 +132,7 @@ mod tests {
         for name in ["ca.crt", "admin.crt", "admin.key"] {
             std::fs::write(layout.pki().join(name), "pem").expect("a file");
         }
-        let settings = Settings::fresh(0, "n".into(), [127, 0, 0, 1].into());
+        let settings = Settings::fresh(0, 0, "n".into(), [127, 0, 0, 1].into());
         let file = dir.path().join("kube/config");
         std::fs::create_dir(dir.path().join("kube")).expect("a folder");
         let other = "apiVersion: v1\nkind: Config\ncurrent-context: mine\nusers:\n- name: mine\n  user:\n    token: x\n    extra-field: kept\n";
