@@ -1,4 +1,5 @@
-//! Taking a node away: what is left on the machine when nobody will manage its pods any more.
+//! Outside an agent's life: the daemons' own cgroup, and taking a node away with what is left on the machine when nobody will
+//! manage its pods any more.
 //!
 //! Not part of the agent: an agent that ends leaves its pods running.
 
@@ -52,4 +53,9 @@ pub fn remove_cgroups(root: &str) -> io::Result<()> {
 /// Processes in the cgroups that an agent with this `--cgroup-root` made: what is left of pods whose runtime is gone.
 pub fn pod_processes(root: &str) -> io::Result<Vec<i32>> {
     Cgroups::new(root, true)?.processes()
+}
+
+/// Puts a daemon into the cgroup of daemons below `--cgroup-root`, where no session or service of systemd has it.
+pub fn adopt(root: &str, pid: i32) -> io::Result<()> {
+    Cgroups::new(root, true)?.adopt(pid)
 }
