@@ -204,6 +204,7 @@ impl Up {
         }
         for unit in units(layout, &settings, &programs)? {
             if units::start(layout, &unit)? {
+                own_cgroup(layout, &settings, unit.name)?;
                 progress.say(format_args!("started {}", unit.name));
             }
             if unit.name == "containerd" {
@@ -506,6 +507,16 @@ fn etcd_command(layout: &Layout, program: &str, port: u16) -> Vec<String> {
         out.push(format!("--{name}={value}"));
     }
     out
+}
+
+/// A unit is not of the session that started it. Where that cannot be said to the kernel the cluster runs all the same.
+fn own_cgroup(layout: &Layout, settings: &Settings, name: &str) -> anyhow::Result<()> {
+    if let Some(unit) = units::running(layout, name)?
+        && let Err(error) = copepod_kubelet::teardown::adopt(&settings.cgroup_root(), unit.pid)
+    {
+        eprintln!("warning: {name} stays in the cgroup of this session: {error}");
+    }
+    Ok(())
 }
 
 /// Until one of the units is gone. A process that is not our child can only be looked at.

@@ -74,11 +74,12 @@ impl Context {
 
 impl Context {
     /// What of the machine decides about containers' limits.
-    pub fn limit_facts(&self) -> LimitFacts {
+    pub fn limit_facts(&self) -> LimitFacts<'_> {
         LimitFacts {
             memory_capacity: self.machine.memory_bytes,
             cgroup_v2: self.cgroups.is_v2(),
             swap_controller: self.cgroups.swap_controller(),
+            huge_page_sizes: self.cgroups.huge_page_sizes(),
         }
     }
 }

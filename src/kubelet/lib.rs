@@ -99,7 +99,8 @@ pub async fn run_with(
     // What evictions keep free is kept free by evictions, not by a limit that kills.
     let (cpu, memory) = context.machine.allocatable(&context.config);
     let memory = memory + context.config.eviction_memory_bytes;
-    context.cgroups.set_up(cpu, memory).context("making the cgroup kubepods")?;
+    let pids = context.machine.pids_allocatable(&context.config);
+    context.cgroups.set_up(cpu, memory, pids).context("making the cgroup kubepods")?;
     let server = serve(context.clone(), listener)?;
     let log_context = context.clone();
     let manager = pod::manager::Manager::new(context.clone());

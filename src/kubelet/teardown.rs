@@ -1,5 +1,5 @@
-//! Taking a node away: what is left on the machine when nobody will manage its pods any more. And the cgroup of one of
-//! several nodes of a machine, by which all of its processes are found.
+//! Outside an agent's life: the cgroup of daemons and nodes, and taking a node away with what is left on the machine when
+//! nobody will manage its pods any more.
 //!
 //! Not part of the agent: an agent that ends leaves its pods running.
 
@@ -73,4 +73,9 @@ pub fn joined(root: &str) -> io::Result<Vec<i32>> {
 /// All processes of the node, those of its pods among them.
 pub fn processes_below(root: &str) -> io::Result<Vec<i32>> {
     Cgroups::new(root, true)?.processes_below(root)
+}
+
+/// Puts a daemon into the cgroup of daemons below `--cgroup-root`, where no session or service of systemd has it.
+pub fn adopt(root: &str, pid: i32) -> io::Result<()> {
+    Cgroups::new(root, true)?.adopt(pid)
 }

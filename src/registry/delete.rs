@@ -251,16 +251,16 @@ impl Call<'_> {
                     let content = Content::Stored(object(bytes, revision));
                     return Ok(Some(Deleted { content, gone: remove }));
                 }
-                let kv = KeyValue { value: bytes, mod_revision: revision, ..kv };
+                let kv = KeyValue { value: bytes.clone(), mod_revision: revision, ..kv };
                 if options.preconditions.resource_version.is_some() {
                     // It was us who changed the object.
                     options.preconditions.resource_version = Some(revision.to_string());
                 }
                 let status = self.take_away(key, kv, *marked).await;
                 match status {
-                    // Another part of the cluster has finished the deletion that it saw: fine.
+                    // Another part of the cluster has finished the deletion that it saw: fine. The answer is what was marked.
                     Err(status) if status.reason == Reason::NotFound => {
-                        let content = self.finished(&old, object(Default::default(), revision));
+                        let content = self.finished(&old, object(bytes, revision));
                         Ok(Some(Deleted { content, gone: true }))
                     }
                     done => done,

@@ -96,11 +96,21 @@ fn cgroups(mount: &Path) -> Result<String, String> {
     }
 }
 
+/// The first mount of a machine loads the module; until then the kernel does not list the file system.
 fn overlay() -> Result<String, String> {
-    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    match known.lines().any(|l| l.trim_start_matches("nodev").trim() == "overlay") {
+    let known = || {
+        let list = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        list.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay")
+    };
+    let load = || {
+        let modprobe = find_program("modprobe")?;
+        Command::new(modprobe).arg("overlay").output().ok().filter(|output| output.status.success())
+    };
+    match known() || (load().is_some() && known()) {
         true => Ok("supported".into()),
-        false => Err("modprobe overlay".into()),
+        false => {
+            Err("modprobe overlay   # if there is no such module: a kernel with CONFIG_OVERLAY_FS".into())
+        }
     }
 }
 

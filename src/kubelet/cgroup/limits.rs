@@ -22,6 +22,8 @@ pub struct Limits {
     pub cpu_quota: Option<i64>,
     /// Most memory.
     pub memory_bytes: Option<i64>,
+    /// Most processes and threads.
+    pub pids: Option<i64>,
     /// Most bytes in huge pages, by the name of their size.
     pub huge_pages: Vec<(String, i64)>,
 }
@@ -48,6 +50,7 @@ impl Limits {
             cpu_shares: Some(if qos_class(pod) == "BestEffort" { SHARES_MIN } else { shares(requests) }),
             cpu_quota: limited("cpu").map(quota),
             memory_bytes: limited("memory"),
+            pids: None,
             huge_pages: huge_pages.collect(),
         }
     }
@@ -72,6 +75,9 @@ impl Limits {
         }
         if let Some(bytes) = self.memory_bytes.filter(|bytes| *bytes > 0) {
             add("memory", if v2 { "memory.max" } else { "memory.limit_in_bytes" }, bytes.to_string());
+        }
+        if let Some(pids) = self.pids.filter(|pids| *pids > 0) {
+            add("pids", "pids.max", pids.to_string());
         }
         for (size, bytes) in &self.huge_pages {
             // `rsvd` counts pages when they are reserved, so that a program fails at once and is not killed later.

@@ -29,8 +29,8 @@ pub use limits::huge_page_name;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 const KUBEPODS: &str = "kubepods";
-/// Where the processes of one of several nodes are that belong to no pod.
-const SYSTEM: &str = "system";
+/// Beside `kubepods`: the cluster's own daemons, or all processes of one of several nodes that belong to no pod.
+const DAEMONS: &str = "daemons";
 
 /// Controllers of the unified hierarchy that pods cannot do without.
 const V2_NEEDED: &[&str] = &["cpu", "memory", "pids"];
@@ -48,7 +48,8 @@ pub struct Cgroups {
     /// Cgroup under which `kubepods` is, with a leading and without a trailing slash.
     root: String,
     enabled: bool,
-    swap_controller: bool,
+    /// This process's cgroup, of the unified hierarchy.
+    own: String,
     /// Sizes of huge pages, as the names of limit files have them: `2MB`.
     huge_page_sizes: Vec<String>,
     /// Logs of running containers by container id, kept by the workers for rotation.
@@ -65,18 +66,13 @@ impl Cgroups {
     fn at(mount: &Path, root: &str, enabled: bool) -> io::Result<Self> {
         let v2 = mount.join("cgroup.controllers").exists();
         let hierarchies = if v2 { vec![mount.to_owned()] } else { v1_hierarchies(mount)? };
-        let swap_controller = if v2 {
-            Path::new("/proc/swaps").exists() && mount.join("system.slice/memory.swap.max").exists()
-        } else {
-            mount.join("memory/memory.memsw.limit_in_bytes").exists()
-        };
         Ok(Cgroups {
             hierarchies,
             mount: mount.to_owned(),
             v2,
             root: root.trim_end_matches('/').to_owned(),
             enabled,
-            swap_controller,
+            own: own_cgroup(&fs::read_to_string("/proc/self/cgroup")?).to_owned(),
             huge_page_sizes: huge_page_sizes(Path::new("/sys/kernel/mm/hugepages"))?,
             logs: Mutex::default(),
         })
@@ -87,9 +83,36 @@ impl Cgroups {
         self.v2
     }
 
-    /// Whether swap can be limited.
+    /// Whether swap can be limited. The root of the unified hierarchy has no such file: those of `kubepods`, or else of
+    /// this process, tell.
+    // upstream: kubelet/kuberuntime/kuberuntime_container_linux.go checkSwapControllerAvailability
     pub fn swap_controller(&self) -> bool {
-        self.swap_controller
+        if !self.v2 {
+            return self.mount.join("memory/memory.memsw.limit_in_bytes").exists();
+        }
+        let kubepods = format!("{}/{KUBEPODS}", self.root);
+        let has = |cgroup: &str| self.place(&self.mount, cgroup).join("memory.swap.max").exists();
+        has(&kubepods) || has(&self.own)
+    }
+
+    /// Sizes of huge pages that the machine has, as limit files are named.
+    pub fn huge_page_sizes(&self) -> &[String] {
+        &self.huge_page_sizes
+    }
+
+    /// Most memory that a pod may use, where each of its containers has a limit.
+    pub fn memory_limit_of(&self, pod: &Pod) -> Option<i64> {
+        Limits::of_pod(pod, &[]).memory_bytes.filter(|bytes| *bytes > 0)
+    }
+
+    /// Bytes of memory that a pod uses, or one container of it.
+    pub fn memory_usage(&self, pod: &Pod, container_id: Option<&str>) -> io::Result<i64> {
+        let base = if self.v2 { self.mount.clone() } else { self.mount.join("memory") };
+        let path = self.place(&base, &self.parent_of(pod)).join(container_id.unwrap_or_default());
+        let path = path.join(if self.v2 { "memory.current" } else { "memory.usage_in_bytes" });
+        let text = fs::read_to_string(&path).map_err(|error| at(&path, error))?;
+        let number = text.trim().parse();
+        number.map_err(|error| at(&path, io::Error::new(io::ErrorKind::InvalidData, error)))
     }
 
     /// The cgroup that a pod's containers are put below; empty when pods have none.
@@ -107,13 +130,13 @@ impl Cgroups {
 
     /// Makes `kubepods`, limited to what pods may use together, and the classes.
     // upstream: kubelet/cm/node_container_manager_linux.go enforceNodeAllocatableCgroups, qos_container_manager_linux.go Start
-    pub fn set_up(&self, cpu_milli: i64, memory_bytes: i64) -> io::Result<()> {
+    pub fn set_up(&self, cpu_milli: i64, memory_bytes: i64, pids: Option<i64>) -> io::Result<()> {
         if !self.enabled {
             return Ok(());
         }
         let base = format!("{}/{KUBEPODS}", self.root);
         self.create(&base)?;
-        let all = Limits { memory_bytes: Some(memory_bytes), ..Limits::of_shares(shares(cpu_milli)) };
+        let all = Limits { memory_bytes: Some(memory_bytes), pids, ..Limits::of_shares(shares(cpu_milli)) };
         self.apply(&base, &all)?;
         for class in ["burstable", "besteffort"] {
             let path = format!("{base}/{class}");
@@ -208,7 +231,7 @@ impl Cgroups {
 
     /// Puts a process beside `kubepods`, in one hierarchy: it is to be found, not to be limited.
     pub fn join(&self, pid: i32) -> io::Result<()> {
-        let directory = self.system();
+        let directory = self.daemons();
         fs::create_dir_all(&directory).map_err(|error| at(&directory, error))?;
         let procs = directory.join("cgroup.procs");
         fs::write(&procs, pid.to_string()).map_err(|error| at(&procs, error))
@@ -217,14 +240,20 @@ impl Cgroups {
     /// Processes that were put there, with their children.
     pub fn joined(&self) -> io::Result<Vec<i32>> {
         let mut found = std::collections::BTreeSet::new();
-        processes_below(&self.system(), &mut found)?;
+        processes_below(&self.daemons(), &mut found)?;
         Ok(found.into_iter().collect())
     }
 
+    /// The same on v2 only. There a process would otherwise belong to the session or the service of systemd that started it,
+    /// and may end or be limited with that; on v1 systemd keeps its units in a hierarchy that is not ours.
+    pub fn adopt(&self, pid: i32) -> io::Result<()> {
+        if self.v2 { self.join(pid) } else { Ok(()) }
+    }
+
     /// Not handed any controllers: a cgroup of v2 that has some for its children can have no processes.
-    fn system(&self) -> PathBuf {
+    fn daemons(&self) -> PathBuf {
         let hierarchy = if self.v2 { self.mount.clone() } else { self.mount.join("pids") };
-        self.place(&hierarchy, &format!("{}/{SYSTEM}", self.root))
+        self.place(&hierarchy, &format!("{}/{DAEMONS}", self.root))
     }
 
     /// Makes a cgroup in every hierarchy, ready to be used by its children.
@@ -270,6 +299,11 @@ impl Cgroups {
 /// An error with the file it is about.
 fn at(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// The cgroup in the unified hierarchy of what `/proc/self/cgroup` says: the line of no controller.
+fn own_cgroup(text: &str) -> &str {
+    text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/")
 }
 
 fn v1_hierarchies(mount: &Path) -> io::Result<Vec<PathBuf>> {

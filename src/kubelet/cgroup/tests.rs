@@ -104,7 +104,7 @@ fn contents(dir: &Path, files: &[&str]) -> BTreeMap<String, String> {
 #[test]
 fn the_unified_hierarchy_gets_classes_pods_and_limits() {
     let mount = unified("cpuset cpu io memory hugetlb pids");
-    let files = ["cpu.weight", "cpu.max", "memory.max"];
+    let files = ["cpu.weight", "cpu.max", "memory.max", "pids.max", "memory.current"];
     let base = mount.path().join("node/kubepods");
     for part in ["", "burstable", "besteffort", "burstable/poduid-of-pod"] {
         populate(&base.join(part), &files);
@@ -112,9 +112,10 @@ fn the_unified_hierarchy_gets_classes_pods_and_limits() {
     populate(&mount.path().join("node"), &[]);
     let cgroups = Cgroups::at(mount.path(), "/node/", true).expect("cgroups");
     assert!(cgroups.is_v2());
-    cgroups.set_up(1900, 1 << 30).expect("set up");
+    cgroups.set_up(1900, 1 << 30, Some(4096)).expect("set up");
     assert_eq!(contents(&base, &["cpu.weight", "memory.max"])["cpu.weight"], weight(1945).to_string());
     assert_eq!(contents(&base, &["memory.max"])["memory.max"], (1_i64 << 30).to_string());
+    assert_eq!(contents(&base, &["pids.max"])["pids.max"], "4096");
     assert_eq!(contents(&base.join("besteffort"), &["cpu.weight"])["cpu.weight"], "1");
     // The last controller that was handed down, on the road to the pods.
     for part in ["", "node", "node/kubepods", "node/kubepods/burstable"] {
@@ -132,6 +133,16 @@ fn the_unified_hierarchy_gets_classes_pods_and_limits() {
         ("10", "50000 100000", "1048576")
     );
     assert_eq!(cgroups.pods(), ["uid-of-pod"]);
+    assert_eq!((got["pids.max"].as_str(), cgroups.memory_limit_of(&pod)), ("", Some(1 << 20)));
+
+    // What a pod and a container of it use.
+    fs::write(dir.join("memory.current"), "4096\n").expect("a file");
+    populate(&dir.join("c1"), &["memory.current"]);
+    fs::write(dir.join("c1/memory.current"), "1024\n").expect("a file");
+    assert_eq!(cgroups.memory_usage(&pod, None).expect("a number"), 4096);
+    assert_eq!(cgroups.memory_usage(&pod, Some("c1")).expect("a number"), 1024);
+    let error = cgroups.memory_usage(&pod, Some("c2")).expect_err("no such container");
+    assert!(error.to_string().contains("c2/memory.current"), "{error}");
 
     // What still runs is found wherever it is.
     fs::write(dir.join("cgroup.procs"), "42\n7\n").expect("a file");
@@ -164,8 +175,40 @@ fn a_nodes_own_processes_are_beside_its_pods() {
         assert_eq!(cgroups.joined().expect("none"), Vec::<i32>::new());
         cgroups.join(42).expect("joins");
         assert_eq!(cgroups.joined().expect("one"), [42]);
-        let place = if v2 { "box/1/system" } else { "pids/box/1/system" };
+        let place = if v2 { "box/1/daemons" } else { "pids/box/1/daemons" };
         let made: Vec<_> = fs::read_dir(dir.path().join(place)).expect("a folder").flatten().collect();
         assert_eq!(made.len(), 1, "only cgroup.procs was written: {made:?}");
     }
+}
+
+/// The root has no file that tells of swap; below it there is one where the kernel accounts for swap.
+#[test]
+fn swap_is_known_by_a_cgroup_below_the_root() {
+    let mount = unified("cpu memory pids");
+    let kubepods = mount.path().join("c/kubepods");
+    populate(&kubepods, &[]);
+    let mut cgroups = Cgroups::at(mount.path(), "/c", true).expect("cgroups");
+    cgroups.own = "/session".into();
+    assert!(!cgroups.swap_controller());
+    fs::write(kubepods.join("memory.swap.max"), "max").expect("a file");
+    assert!(cgroups.swap_controller());
+    fs::remove_file(kubepods.join("memory.swap.max")).expect("a file");
+    populate(&mount.path().join("session"), &["memory.swap.max"]);
+    assert!(cgroups.swap_controller());
+
+    let hybrid = "12:memory:/user.slice\n1:name=systemd:/user.slice\n0::/session-1.scope\n";
+    assert_eq!((own_cgroup(hybrid), own_cgroup("3:cpu:/x\n")), ("/session-1.scope", "/"));
+}
+
+/// Daemons are beside the pods, and no controllers are handed down to where they are.
+#[test]
+fn daemons_get_a_leaf_of_their_own() {
+    let mount = unified("cpu memory pids");
+    let leaf = mount.path().join("c/daemons");
+    populate(&leaf, &[]);
+    let cgroups = Cgroups::at(mount.path(), "/c", true).expect("cgroups");
+    cgroups.adopt(42).expect("adopted");
+    let read = |file: &str| fs::read_to_string(leaf.join(file)).expect("a file");
+    assert_eq!((read("cgroup.procs").as_str(), read("cgroup.subtree_control").as_str()), ("42", ""));
+    assert_eq!(cgroups.processes().expect("processes"), Vec::<i32>::new(), "they are no pods");
 }

@@ -2,14 +2,16 @@
 //!
 //! upstream: kubelet/kuberuntime/kuberuntime_container_linux.go calculateLinuxResources, kubelet/cm/helpers_linux.go
 
-use std::collections::HashMap;
-
 use copepod_cri::api;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::pod::{
-    model::spec,
-    qos::{self, oom_score_adjust},
+use crate::{
+    cgroup::huge_page_name,
+    pod::{
+        model::spec,
+        qos::{self, oom_score_adjust},
+    },
 };
 
 /// Least cpu shares the kernel takes.
@@ -43,20 +45,22 @@ pub fn weight(shares: i64) -> i64 {
 
 /// What of the machine decides about limits.
 #[derive(Debug, Clone, Copy)]
-pub struct LimitFacts {
+pub struct LimitFacts<'a> {
     /// Memory of the node in bytes.
     pub memory_capacity: i64,
     /// The unified hierarchy is in use.
     pub cgroup_v2: bool,
     /// Swap can be limited.
     pub swap_controller: bool,
+    /// Sizes of huge pages that the machine has, as limit files are named.
+    pub huge_page_sizes: &'a [String],
 }
 
 /// The limits of one container.
 pub fn container_resources(
     pod: &Pod,
     container: &Container,
-    facts: LimitFacts,
+    facts: LimitFacts<'_>,
 ) -> api::LinuxContainerResources {
     let pod_limit = |name: &str| {
         let limits = spec(pod).resources.as_ref()?.limits.as_ref()?;
@@ -72,34 +76,37 @@ pub fn container_resources(
         cpu_period: QUOTA_PERIOD_MICROS,
         memory_limit_in_bytes: memory_limit,
         oom_score_adj: oom_score_adjust(pod, container, facts.memory_capacity),
-        hugepage_limits: hugepages(container),
+        hugepage_limits: hugepages(pod, container, facts.huge_page_sizes),
         ..api::LinuxContainerResources::default()
     };
     if facts.cgroup_v2 {
-        out.unified = HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]);
+        // When the limit of memory is reached, all processes of the container end, not any one of them.
+        out.unified.insert("memory.oom.group".to_owned(), "1".to_owned());
     }
-    if facts.swap_controller && memory_limit > 0 {
-        // No swap: the limit of memory and swap together is that of memory.
-        out.memory_swap_limit_in_bytes = memory_limit;
+    match (facts.swap_controller, facts.cgroup_v2) {
+        // Containers do not swap. The new hierarchy counts swap alone, the old one memory and swap together.
+        (true, true) => _ = out.unified.insert("memory.swap.max".to_owned(), "0".to_owned()),
+        (true, false) => out.memory_swap_limit_in_bytes = memory_limit,
+        (false, _) => {}
     }
     out
 }
 
-/// Limits of huge pages, for containers that ask for them.
-fn hugepages(container: &Container) -> Vec<api::HugepageLimit> {
-    let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
-    limits
-        .into_iter()
-        .flatten()
+/// Limits of huge pages of each size that the machine has: the container's own, or else the pod's. What neither asks for is
+/// forbidden.
+// upstream: kubelet/kuberuntime/kuberuntime_container_linux.go GetHugepageLimitsFromResources
+fn hugepages(pod: &Pod, container: &Container, sizes: &[String]) -> Vec<api::HugepageLimit> {
+    let lists = [container.resources.as_ref(), spec(pod).resources.as_ref()];
+    let limits = lists.into_iter().flatten().flat_map(|resources| resources.limits.iter().flatten());
+    let asked: Vec<(String, u64)> = limits
         .filter_map(|(name, value)| {
-            let size = qos::quantity(Some(&k8s_openapi::apimachinery::pkg::api::resource::Quantity(
-                name.strip_prefix("hugepages-")?.to_owned(),
-            )));
-            let page_size = crate::cgroup::huge_page_name(size.value());
+            let size = qos::quantity(Some(&Quantity(name.strip_prefix("hugepages-")?.to_owned())));
             let limit = u64::try_from(qos::quantity(Some(value)).value()).unwrap_or(0);
-            Some(api::HugepageLimit { page_size, limit })
+            Some((huge_page_name(size.value()), limit))
         })
-        .collect()
+        .collect();
+    let limit = |size: &String| asked.iter().find(|(page, _)| page == size).map_or(0, |(_, limit)| *limit);
+    sizes.iter().map(|size| api::HugepageLimit { page_size: size.clone(), limit: limit(size) }).collect()
 }
 
 #[cfg(test)]
@@ -120,5 +127,34 @@ mod tests {
             assert_eq!((shares(milli), quota(milli)), (want_shares, want_quota), "{milli}");
         }
         assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 39, 10_000));
+    }
+
+    /// What is asked of the runtime, on either kind of hierarchy, with and without a controller of swap.
+    #[test]
+    fn containers_do_not_swap_and_have_only_the_huge_pages_they_ask_for() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {
+            "resources": {"limits": {"hugepages-1Gi": "1Gi", "hugepages-2Mi": "8Mi"}},
+            "containers": [{"name": "c", "resources": {"limits": {"memory": "16Mi", "hugepages-2Mi": "4Mi"}}}],
+        }}))
+        .expect("a pod");
+        let sizes = ["1GB".to_owned(), "2MB".to_owned(), "64KB".to_owned()];
+        for (cgroup_v2, swap_controller, want_unified, want_swap) in [
+            (true, true, "memory.oom.group=1 memory.swap.max=0", 0),
+            (true, false, "memory.oom.group=1", 0),
+            (false, true, "", 16 << 20),
+            (false, false, "", 0),
+        ] {
+            let facts =
+                LimitFacts { memory_capacity: 1 << 30, cgroup_v2, swap_controller, huge_page_sizes: &sizes };
+            let got = container_resources(&pod, &spec(&pod).containers[0], facts);
+            let mut unified: Vec<_> =
+                got.unified.iter().map(|(file, value)| format!("{file}={value}")).collect();
+            unified.sort();
+            assert_eq!(unified.join(" "), want_unified);
+            assert_eq!(got.memory_swap_limit_in_bytes, want_swap);
+            let pages: Vec<_> =
+                got.hugepage_limits.iter().map(|page| format!("{}={}", page.page_size, page.limit)).collect();
+            assert_eq!(pages.join(" "), "1GB=1073741824 2MB=4194304 64KB=0");
+        }
     }
 }

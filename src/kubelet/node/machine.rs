@@ -14,6 +14,8 @@ pub struct Machine {
     pub cpus: i64,
     /// Memory in bytes.
     pub memory_bytes: i64,
+    /// Most processes and threads, where the kernel says so.
+    pub pids: Option<i64>,
     /// Size of the file system under the agent's directory.
     pub disk_bytes: i64,
     /// `/etc/machine-id`.
@@ -44,6 +46,7 @@ impl Machine {
         Ok(Machine {
             cpus: online_cpus(&line("/sys/devices/system/cpu/online")),
             memory_bytes: total_memory(&line("/proc/meminfo")),
+            pids: fewest(&[line("/proc/sys/kernel/pid_max"), line("/proc/sys/kernel/threads-max")]),
             disk_bytes: i64::try_from(disk_bytes).unwrap_or(i64::MAX),
             system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
             machine_id,
@@ -66,6 +69,18 @@ impl Machine {
             (self.memory_bytes - reserved("memory") - config.eviction_memory_bytes).max(0),
         )
     }
+
+    /// Processes and threads that pods may have together.
+    pub fn pids_allocatable(&self, config: &KubeletConfig) -> Option<i64> {
+        let reserved = config.reserved.get("pid").copied().unwrap_or(0);
+        self.pids.map(|pids| (pids - reserved).max(0))
+    }
+}
+
+/// The least of the numbers among these texts.
+// upstream: kubelet/stats/pidlimit/pidlimit_linux.go Stats
+fn fewest(texts: &[String]) -> Option<i64> {
+    texts.iter().filter_map(|text| text.parse().ok()).min()
 }
 
 /// `0-3,8` is five.
@@ -98,6 +113,7 @@ mod tests {
     #[test]
     fn texts_are_read() {
         assert_eq!((online_cpus("0-3,8"), online_cpus("0"), online_cpus("")), (5, 1, 1));
+        assert_eq!(fewest(&["4194304".into(), "95".into(), String::new()]), Some(95));
         assert_eq!(total_memory("MemTotal:       16 kB\nMemFree: 1 kB"), 16384);
         assert_eq!(os_image("ID=x\nPRETTY_NAME=\"Debian 12\"\n"), "Debian 12");
     }

@@ -3,6 +3,7 @@
 //! upstream: kubelet/kuberuntime/kuberuntime_manager.go computePodResizeAction
 
 use std::collections::HashMap;
+use std::io;
 
 use copepod_cri::api::LinuxContainerResources;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
@@ -24,6 +25,37 @@ pub struct Resize {
     pub resources: LinuxContainerResources,
     /// The spec wants a restart for this change.
     pub restart: bool,
+    /// Memory is limited more than before.
+    pub lowers_memory: bool,
+}
+
+/// Refuses limits of memory below what is used already: the new hierarchy would end processes to get there. `used` tells
+/// what the container and what the pod uses.
+// upstream: kubelet/kuberuntime/kuberuntime_manager.go validateMemoryResizeAction
+pub fn check_memory(
+    resize: &Resize,
+    pod_limit: Option<i64>,
+    used: impl Fn(Option<&str>) -> io::Result<i64>,
+) -> Result<(), String> {
+    let mut errors = Vec::new();
+    let container =
+        (format!("container {:?}", resize.name), Some(&*resize.id), resize.resources.memory_limit_in_bytes);
+    let pod = pod_limit.map(|limit| ("pod".to_owned(), None, limit));
+    for (whose, id, limit) in pod.into_iter().chain([container]) {
+        match used(id) {
+            Ok(used) if used >= limit => errors.push(format!(
+                "attempting to set {whose} memory limit ({limit}) below current usage ({used})"
+            )),
+            Ok(_) => {}
+            Err(error) => errors.push(format!("missing {whose} memory usage: {error}")),
+        }
+    }
+    let text = match errors.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        several => format!("[{}]", several.join(", ")),
+    };
+    Err(format!("cannot decrease memory limits: {text}"))
 }
 
 /// Running containers whose limits are to change. Containers that are seen for the first time are noted in `applied`: an
@@ -33,7 +65,7 @@ pub fn due(
     observed: &Observed,
     old: &PodStatus,
     applied: &mut Applied,
-    facts: LimitFacts,
+    facts: LimitFacts<'_>,
 ) -> Vec<Resize> {
     applied.retain(|id, _| observed.containers.iter().any(|instance| &instance.id == id));
     let mut all = Vec::new();
@@ -51,7 +83,10 @@ pub fn due(
         if before != resources {
             let restart =
                 needs_restart(&container, &before, &resources) && applied.contains_key(&instance.id);
-            all.push(Resize { id: instance.id.clone(), name: instance.name.clone(), resources, restart });
+            let (old, new) = (before.memory_limit_in_bytes, resources.memory_limit_in_bytes);
+            let lowers_memory = new != 0 && (old == 0 || new < old);
+            let (id, name) = (instance.id.clone(), instance.name.clone());
+            all.push(Resize { id, name, resources, restart, lowers_memory });
         }
     }
     all
@@ -102,7 +137,12 @@ mod tests {
 
     #[test]
     fn only_changes_are_due() {
-        let facts = LimitFacts { memory_capacity: 1 << 30, cgroup_v2: false, swap_controller: false };
+        let facts = LimitFacts {
+            memory_capacity: 1 << 30,
+            cgroup_v2: false,
+            swap_controller: false,
+            huge_page_sizes: &[],
+        };
         let observed = Observed {
             sandboxes: vec![],
             containers: vec![ContainerObserved {
@@ -139,5 +179,34 @@ mod tests {
         .expect("a status");
         assert_eq!(due(&pod("2", "NotRequired"), &observed, &old, &mut Applied::new(), facts).len(), 1);
         assert!(due(&pod("1", "NotRequired"), &observed, &old, &mut Applied::new(), facts).is_empty());
+    }
+
+    #[test]
+    fn memory_in_use_is_not_taken_away() {
+        let resources = LinuxContainerResources { memory_limit_in_bytes: 100, ..Default::default() };
+        let resize =
+            Resize { id: "i".into(), name: "c".into(), resources, restart: false, lowers_memory: true };
+        for (pod_limit, of_pod, of_container, want) in [
+            (None, 900, 99, ""),
+            (Some(200), 199, 99, ""),
+            (
+                None,
+                900,
+                100,
+                "attempting to set container \"c\" memory limit (100) below current usage (100)",
+            ),
+            (Some(200), 200, 99, "attempting to set pod memory limit (200) below current usage (200)"),
+            (
+                Some(200),
+                300,
+                101,
+                "[attempting to set pod memory limit (200) below current usage (300), attempting to set container \"c\" \
+                 memory limit (100) below current usage (101)]",
+            ),
+        ] {
+            let used = |id: Option<&str>| Ok(if id.is_some() { of_container } else { of_pod });
+            let got = check_memory(&resize, pod_limit, used).err().unwrap_or_default();
+            assert_eq!(got.trim_start_matches("cannot decrease memory limits: "), want);
+        }
     }
 }

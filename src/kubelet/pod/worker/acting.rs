@@ -7,7 +7,7 @@ use std::time::Duration;
 use copepod_client::events::EventType;
 use copepod_cri::api;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{RETRY, Update, Worker, shown_of};
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         model::{ContainerKind, Observed, RunState, find_container, host_network, is_sidecar},
         observe::sandbox_of,
         plan::{KillReason, Plan, SandboxPlan, container_at},
-        resize,
+        resize::{self, Resize, check_memory},
     },
     text::pod_text,
     volume,
@@ -225,24 +225,32 @@ impl Worker {
                 }
                 continue;
             }
-            // The pod's own limits first when they grow, and after the container's when they shrink.
-            let before = self.context.cgroups.create_pod(pod);
-            let changed =
-                self.context.runtime.update_container_resources(&resize.id, resize.resources.clone()).await;
-            let after = self.context.cgroups.create_pod(pod);
-            if let (Err(_), Err(error)) = (before, after) {
-                tracing::warn!(%error, pod = pod_text(pod), "limits of the pod's cgroup");
-            }
-            match changed {
-                Ok(()) => {
-                    self.applied.insert(resize.id, resize.resources);
-                }
+            match self.resize_one(pod, &resize).await {
+                Ok(()) => _ = self.applied.insert(resize.id, resize.resources),
                 Err(error) => {
-                    let message = format!("Error resizing container {}: {}", resize.name, error.grpc_text());
+                    let message = format!("Error resizing container {}: {error}", resize.name);
                     let reference = container_reference(pod, &resize.name);
                     self.context.recorder.event(&reference, EventType::Warning, "ResizeError", message);
                 }
             }
         }
+    }
+
+    /// Limits of a running container and those of its pod's cgroup.
+    async fn resize_one(&self, pod: &Pod, resize: &Resize) -> Result<(), String> {
+        let cgroups = &self.context.cgroups;
+        if resize.lowers_memory && !cgroups.parent_of(pod).is_empty() {
+            let used = |id: Option<&str>| cgroups.memory_usage(pod, id);
+            check_memory(resize, cgroups.memory_limit_of(pod), used)?;
+        }
+        // The pod's own limits first when they grow, and after the container's when they shrink.
+        let before = cgroups.create_pod(pod);
+        let changed =
+            self.context.runtime.update_container_resources(&resize.id, resize.resources.clone()).await;
+        let after = cgroups.create_pod(pod);
+        if let (Err(_), Err(error)) = (before, after) {
+            tracing::warn!(%error, pod = pod_text(pod), "limits of the pod's cgroup");
+        }
+        changed.map_err(|error| error.grpc_text())
     }
 }
