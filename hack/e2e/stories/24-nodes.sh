@@ -123,6 +123,40 @@ soon '^p2 +1/1 +Running' k get pods
 soon "^from .*$ip1\\]?\$" kk "k exec p1 -- wget -qO- \"http://\$(k get pod p2 -o 'jsonpath={.status.podIP}'):8080/cgi-bin/from\""
 ok "^$was\$" state 1
 
+# A node that falls silent: it is noticed, its pods get no traffic, and those that do not wait for it are replaced elsewhere.
+apply <<EOF
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: mobile}
+spec:
+  selector: {matchLabels: {app: mobile}}
+  template:
+    metadata: {labels: {app: mobile}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      tolerations: [{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}]
+      affinity:
+        nodeAffinity:
+          preferredDuringSchedulingIgnoredDuringExecution:
+          - {weight: 100, preference: {matchFields: [{key: metadata.name, operator: In, values: [$stem-2]}]}}
+      containers: [{name: c, image: $web}]
+EOF
+taints() { k get node $stem-2 -o 'jsonpath={range .spec.taints[*]}{.key}:{.effect}{"\n"}{end}'; }
+soon "^mobile-.* 1/1 +Running .* $stem-2 " k get pods -l app=mobile -o wide
+slay 2 kubelet
+WAIT=90 soon "^$stem-2 +NotReady" k get nodes
+soon '^node.kubernetes.io/unreachable:NoExecute$' taints
+ok '^node.kubernetes.io/unreachable:NoSchedule$' taints
+soon '^False$' value pod/p2 '.status.conditions[?(@.type=="Ready")].status'
+ok 'Kubelet stopped posting node status' k describe node $stem-2
+WAIT=60 soon "^mobile-.* 1/1 +Running .* $stem-1 " k get pods -l app=mobile -o wide
+ok 'TaintManagerEviction .*Marking for deletion Pod' k get events
+ok "started kubelet of $stem-2" c up --no-kubeconfig
+soon "^$stem-2 +Ready" k get nodes
+soon '^$' taints
+soon '^p2 +1/1 +Running' k get pods
+soon '^1$' kk 'k get pods -l app=mobile --no-headers | wc -l'
+
 # Another program in the place of a component: everything is there but the component.
 ok '' c down
 ok 'not waited for' c up --no-kubeconfig --without kubelet
