@@ -239,6 +239,11 @@ pub trait Strategy: Sync + Send {
         &[]
     }
 
+    /// What a client is told that selects by another field; each kind's conversion of labels has words of its own.
+    fn unknown_field(&self, name: &str) -> String {
+        format!("field label not supported: {name}")
+    }
+
     /// The value of a selectable field, "" when absent.
     fn field(&self, object: &Value, name: &str) -> String {
         String::new()
