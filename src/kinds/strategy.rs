@@ -229,6 +229,12 @@ pub trait Strategy: Sync + Send {
         &[]
     }
 
+    /// Whether answers of a subresource can be had as a Table ("" is the resource itself).
+    /// upstream: the storages that implement rest.TableConvertor
+    fn shows_table(&self, subresource: &str) -> bool {
+        matches!(subresource, "" | "status" | "scale")
+    }
+
     /// The row of an object; made once per revision. upstream: pkg/printers/internalversion/printers.go
     fn row(&self, object: &Value) -> Row {
         Row::default()

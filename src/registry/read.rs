@@ -189,6 +189,11 @@ fn expired(position: &Position, selection: &Selection) -> Status {
 }
 
 impl Target {
+    /// Whether answers can be had as a Table.
+    pub fn shows_table(&self) -> bool {
+        self.served.kind.strategy.shows_table(&self.subresource)
+    }
+
     /// The stored resource behind it, or 405.
     pub(crate) fn collection(&self, verb: &str) -> Result<&Arc<Collection>, Status> {
         let collection = self.served.collection.as_ref();
