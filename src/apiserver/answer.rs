@@ -11,7 +11,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use copepod_codec::frame::{self, Frame, ListMeta};
 use copepod_meta::{Gvk, Status, Value};
-use copepod_registry::{Content, Form, Listing, Object, View};
+use copepod_registry::{Content, Form, Include, Listing, Object, View};
 use copepod_schema::{TypeId, Universe};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
 use http::{HeaderValue, Response, StatusCode};
@@ -210,7 +210,16 @@ impl http_body::Body for Pieces {
 pub fn content(code: StatusCode, content: &Content, style: &Style) -> Result<Answer, Status> {
     match content {
         Content::Stored(stored) => object(code, stored, style),
-        Content::Tree { value, ty, gvk } => Ok(tree(code, value, Universe::builtin(), *ty, gvk, style)),
+        Content::Tree { value, ty, gvk, table } => match (&style.accepted.transform, table) {
+            (Some(Transform::Partial { version }), _) => {
+                let (partial, ty, gvk) = partial(value, version)?;
+                Ok(tree(code, &partial, Universe::builtin(), ty, &gvk, style))
+            }
+            (Some(Transform::Table { version, include }), Some(table)) => {
+                tree_table(code, value, (*ty, gvk), table(value), (version, *include), style)
+            }
+            _ => Ok(tree(code, value, Universe::builtin(), *ty, gvk, style)),
+        },
         Content::Status(success) => {
             // What a deletion answers says no code; what a creation answers does.
             // upstream: endpoints/handlers/create.go createHandler
@@ -222,6 +231,43 @@ pub fn content(code: StatusCode, content: &Content, style: &Style) -> Result<Ans
             Ok(tree(code, &value, Universe::builtin(), ty, &Gvk::new("", "v1", "Status"), style))
         }
     }
+}
+
+/// The metadata of a tree, as an object.
+fn partial(tree: &Value, version: &str) -> Result<(Value, TypeId, Gvk), Status> {
+    let ty = builtin("io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata")
+        .ok_or_else(|| Status::internal("PartialObjectMetadata is not among the facts"))?;
+    let mut partial = Value::map();
+    partial.set(&["metadata"], tree.get("metadata").clone());
+    Ok((partial, ty, Gvk::new("meta.k8s.io", version, "PartialObjectMetadata")))
+}
+
+/// A tree as the only row of a Table.
+fn tree_table(
+    code: StatusCode,
+    tree: &Value,
+    (ty, gvk): (TypeId, &Gvk),
+    (columns, row): (Bytes, Bytes),
+    (version, include): (&str, Include),
+    style: &Style,
+) -> Result<Answer, Status> {
+    let encode = |tree: &Value, ty, gvk: &Gvk| {
+        copepod_codec::encode(tree, Universe::builtin(), ty, Some(gvk), copepod_codec::Media::Json)
+            .map_err(Status::internal)
+    };
+    let object = match include {
+        Include::None => Bytes::from_static(b"null"),
+        Include::Object => encode(tree, ty, gvk)?,
+        Include::Metadata => {
+            let (partial, ty, gvk) = partial(tree, version)?;
+            encode(&partial, ty, &gvk)?
+        }
+    };
+    let revision = tree.str_at(&["metadata", "resourceVersion"]).to_string();
+    let meta = ListMeta { resource_version: revision, ..ListMeta::default() };
+    let head = table_head(version, &meta, Some(&columns));
+    let parts = vec![head, row, object, Bytes::from_static(b"}"), Bytes::from_static(TABLE_TAIL)];
+    Ok(json_parts(code, parts, style))
 }
 
 /// One stored object.

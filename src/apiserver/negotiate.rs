@@ -96,6 +96,8 @@ pub enum Offers {
     Plain,
     /// Tables and metadata.
     Transforms,
+    /// Metadata only.
+    Metadata,
     /// Aggregated discovery documents.
     Discovery,
 }
@@ -250,7 +252,8 @@ impl Clause<'_> {
                     }
                     None
                 }
-                Offers::Transforms => Some(transform(gvk, media, query)?),
+                Offers::Metadata if gvk.kind == "Table" => return None,
+                Offers::Transforms | Offers::Metadata => Some(transform(gvk, media, query)?),
             },
         };
         Some((Accepted { media, pretty: false, transform, convert }, pretty))
@@ -408,5 +411,6 @@ mod tests {
             assert_eq!(ask(accept, query, Offers::Transforms), want, "{accept}?{query}");
         }
         assert_eq!(ask(table, "", Offers::Plain), "application/json");
+        assert_eq!(ask(table, "", Offers::Metadata), "application/json");
     }
 }

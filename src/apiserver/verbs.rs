@@ -212,7 +212,8 @@ async fn perform(
     }
     let exchange = &*exchange;
     let (registry, caller, query) = (&server.registry, exchange.caller(), &exchange.query);
-    let accepted = negotiate::accept(exchange.headers(), &query.0, Offers::Transforms)?;
+    let offers = if target.shows_table() { Offers::Transforms } else { Offers::Metadata };
+    let accepted = negotiate::accept(exchange.headers(), &query.0, offers)?;
     let style = exchange.style(accepted);
     let answer = match verb {
         Verb::Watch => unreachable!("answered above"),

@@ -13,7 +13,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use copepod_codec::frame::{self, ListMeta};
 use copepod_meta::{Gvk, Status, Value};
-use copepod_registry::{EventKind, Watch, WatchEvent};
+use copepod_registry::{EventKind, Form, Include, View, Watch, WatchEvent};
 use copepod_schema::{TypeId, Universe};
 use copepod_serve::metrics::Counter;
 use http::header::CONTENT_TYPE;
@@ -80,7 +80,7 @@ impl Framer {
             WatchEvent::Change { kind, object } => {
                 if let Some(Transform::Table { version, .. }) = self.accepted.transform.clone() {
                     let row = object.body(answer::form(&self.accepted))?.bytes;
-                    self.table(kind.as_str(), &version, object.revision(), watch, Some(row), out);
+                    self.table(kind.as_str(), &version, object.revision(), watch, row, out);
                     return Ok(());
                 }
                 let body = answer::body(object, &self.accepted)?;
@@ -88,8 +88,15 @@ impl Framer {
                 Ok(())
             }
             WatchEvent::Bookmark { revision, initial_events_end } => {
-                if let Some(Transform::Table { version, .. }) = self.accepted.transform.clone() {
-                    self.table("BOOKMARK", &version, *revision, watch, None, out);
+                if let Some(Transform::Table { version, include }) = self.accepted.transform.clone() {
+                    // The end of the first state shows by its annotation, whatever was asked for.
+                    let include = match include {
+                        Include::None if *initial_events_end => Include::Metadata,
+                        include => include,
+                    };
+                    let object = watch.bookmark(bookmark_tree(*revision, *initial_events_end));
+                    let form = Form { view: View::Row(include), ..answer::form(&self.accepted) };
+                    self.table("BOOKMARK", &version, *revision, watch, object.body(form)?.bytes, out);
                     return Ok(());
                 }
                 self.bookmark(*revision, *initial_events_end, watch, out)
@@ -100,11 +107,7 @@ impl Framer {
 
     /// An object of the kind with nothing but a revision.
     fn bookmark(&self, revision: u64, end: bool, watch: &Watch, out: &mut BytesMut) -> Result<(), Status> {
-        let mut value = Value::map();
-        value.set(&["metadata", "resourceVersion"], revision.to_string());
-        if end {
-            value.set(&["metadata", "annotations", "k8s.io/initial-events-end"], "true");
-        }
+        let mut value = bookmark_tree(revision, end);
         let served = watch.served();
         if self.accepted.transform.is_none() {
             served.kind.strategy.of_nothing(&mut value);
@@ -143,7 +146,7 @@ impl Framer {
         version: &str,
         revision: u64,
         watch: &Watch,
-        row: Option<Bytes>,
+        row: Bytes,
         out: &mut BytesMut,
     ) {
         let columns = (!self.columns_sent).then(|| copepod_registry::column_definitions(watch.served()));
@@ -153,9 +156,18 @@ impl Framer {
         out.extend_from_slice(kind.as_bytes());
         out.extend_from_slice(b"\",\"object\":");
         out.extend_from_slice(&answer::table_head(version, &meta, columns.as_ref()));
-        out.extend_from_slice(&row.unwrap_or_default());
+        out.extend_from_slice(&row);
         out.extend_from_slice(b"]}}\n");
     }
+}
+
+fn bookmark_tree(revision: u64, end: bool) -> Value {
+    let mut value = Value::map();
+    value.set(&["metadata", "resourceVersion"], revision.to_string());
+    if end {
+        value.set(&["metadata", "annotations", "k8s.io/initial-events-end"], "true");
+    }
+    value
 }
 
 fn append(kind: &EventKind, gvk: &Gvk, body: &frame::Body, out: &mut BytesMut) {

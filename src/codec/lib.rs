@@ -323,6 +323,21 @@ pub fn from_untyped(
     decode(&text, Media::Json, universe, ty, default)
 }
 
+/// [`from_untyped`] as upstream puts a plain tree into a Go object without going through JSON: what a strategic merge
+/// patch ends with. Strict errors are sorted.
+pub fn from_unstructured(
+    mut value: Value,
+    universe: &Universe,
+    ty: TypeId,
+    default: Option<&Gvk>,
+) -> Result<Decoded, DecodeFailure> {
+    json::convert(universe, &mut value, ty, None)
+        .map_err(|why| DecodeFailure { gvk: default.cloned(), error: DecodeError::Json(why) })?;
+    let mut decoded = from_untyped(&value, universe, ty, default)?;
+    decoded.strict_errors.sort();
+    Ok(decoded)
+}
+
 /// A plain tree as compact JSON, keys sorted.
 pub fn encode_untyped(value: &Value) -> Vec<u8> {
     let mut writer = json::Writer::new(Universe::builtin(), 1024);

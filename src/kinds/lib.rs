@@ -43,6 +43,8 @@ mod resource;
 mod scheduling;
 mod storage;
 
+pub use self::autoscaling::scale::Scale;
+pub use self::core::cluster_ips;
 pub use check::At;
 pub use strategy::{Cell, Column, Context, DefaultPropagation, Graceful, Row, Strategy};
 

@@ -229,6 +229,12 @@ pub trait Strategy: Sync + Send {
         &[]
     }
 
+    /// Whether answers of a subresource can be had as a Table ("" is the resource itself).
+    /// upstream: the storages that implement rest.TableConvertor
+    fn shows_table(&self, subresource: &str) -> bool {
+        matches!(subresource, "" | "status" | "scale")
+    }
+
     /// The row of an object; made once per revision. upstream: pkg/printers/internalversion/printers.go
     fn row(&self, object: &Value) -> Row {
         Row::default()
@@ -237,6 +243,11 @@ pub trait Strategy: Sync + Send {
     /// Names of the field selectors beyond metadata.name and metadata.namespace.
     fn selectable_fields(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// What a client is told that selects by another field; each kind's conversion of labels has words of its own.
+    fn unknown_field(&self, name: &str) -> String {
+        format!("field label not supported: {name}")
     }
 
     /// The value of a selectable field, "" when absent.

@@ -28,6 +28,7 @@ fn field(json: &'static str, ty: u32, default: Option<Value>, nullable: bool) ->
         nullable,
         default,
         enum_values: None,
+        go_type: None,
         format: None,
     }
 }

@@ -91,6 +91,15 @@ impl JsonPatch {
         Ok((JsonPatch { operations }, unknown))
     }
 
+    /// The places that its operations name, each with the value that is put there (null: none).
+    pub fn places(&self) -> impl Iterator<Item = (&str, &Value)> {
+        const NOTHING: &Value = &Value::Null;
+        self.operations.iter().flat_map(|operation| {
+            let path = operation.path.as_deref().map(|path| (path, &operation.value));
+            path.into_iter().chain(operation.from.as_deref().map(|from| (from, NOTHING)))
+        })
+    }
+
     /// The document after all operations.
     pub fn apply(&self, mut document: Value) -> Result<Value, JsonPatchError> {
         let mut copied = 0;

@@ -137,6 +137,8 @@ pub enum Content {
         ty: TypeId,
         /// Its kind.
         gvk: Gvk,
+        /// Its columns and row in a Table without its end; `None`: it is never shown in one.
+        table: Option<fn(&Value) -> (Bytes, Bytes)>,
     },
     /// `kind: Status` with status Success.
     Status(Status),

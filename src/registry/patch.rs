@@ -2,6 +2,8 @@
 //!
 //! upstream: apiserver/pkg/endpoints/handlers/patch.go
 
+mod shown;
+
 use copepod_codec as codec;
 use copepod_merge::go_format::go_format;
 use copepod_merge::json_patch::{JsonPatch, JsonPatchError};
@@ -12,7 +14,7 @@ use copepod_schema::{TypeId, Universe};
 
 use crate::api::{Body, FieldValidation, PatchType, Warnings, WriteOptions};
 use crate::call::Call;
-use crate::wire;
+use shown::Touched;
 
 /// A patch, parsed once, applied to each state that an update meets.
 pub(crate) struct Patch {
@@ -73,15 +75,19 @@ impl Patch {
     ) -> Result<Value, Status> {
         let current = codec::to_untyped(current, types, ty, Some(gvk));
         let patched = self.patched(types, ty, current)?;
-        let decoded = codec::from_untyped(&patched, types, ty, Some(gvk))
-            .map_err(|failure| self.refuse(&patched, failure.error.to_string()))?;
+        let refuse = |why: String| self.refuse(&patched, types, ty, why);
+        let decoded = match &self.document {
+            Document::Strategic(_) => codec::from_unstructured(patched.clone(), types, ty, Some(gvk)),
+            _ => codec::from_untyped(&patched, types, ty, Some(gvk)),
+        };
+        let decoded = decoded.map_err(|failure| refuse(failure.error.to_string()))?;
         // A strategic patch is put into the object that is there, which knows what it is.
         if decoded.gvk != *gvk && !matches!(self.document, Document::Strategic(_)) {
             let why = format!(
                 "{} in version {:?} cannot be handled as a {}",
                 decoded.gvk.kind, decoded.gvk.version, gvk.kind
             );
-            return Err(self.refuse(&patched, why));
+            return Err(refuse(why));
         }
         if self.directive != FieldValidation::Ignore {
             let complaints: Vec<&String> = self.complaints.iter().chain(&decoded.strict_errors).collect();
@@ -91,7 +97,7 @@ impl Patch {
                 _ => {
                     let texts: Vec<&str> = complaints.into_iter().map(String::as_str).collect();
                     let why = format!("strict decoding error: {}", texts.join(", "));
-                    return Err(self.refuse(&patched, why));
+                    return Err(refuse(why));
                 }
             }
         }
@@ -111,14 +117,11 @@ impl Patch {
     }
 
     /// 422 at `patch`; the value is what upstream shows: the patched document, of a strategic patch the patch as Go prints maps.
-    fn refuse(&self, patched: &Value, why: String) -> Status {
+    fn refuse(&self, patched: &Value, types: &Universe, ty: TypeId, why: String) -> Status {
         let shown = match &self.document {
             Document::Strategic(patch) => go_format(patch),
-            _ => {
-                let mut text = Vec::new();
-                wire::encode_untyped(patched, &mut text);
-                String::from_utf8_lossy(&text).into_owned()
-            }
+            Document::Merge(patch) => shown::text(patched, types, ty, &Touched::by_document(patch)),
+            Document::Json(patch) => shown::text(patched, types, ty, &Touched::by_operations(patch.places())),
         };
         let errors: ErrorList = vec![FieldError::invalid_str(&Path::new("patch"), &shown, why)];
         Status::invalid("", "", "", &errors)

@@ -13,7 +13,7 @@ use crate::api::*;
 use crate::collection::Collection;
 use crate::errors;
 use crate::registry::Registry;
-use crate::selection::{Position, Selection, encode_continue, parse_version};
+use crate::selection::{Position, Selection, check_selectors, encode_continue, parse_version};
 use crate::special::{self, Ask};
 
 impl Registry {
@@ -65,6 +65,7 @@ impl Registry {
         }
         let collection = target.collection("list")?;
         options.set_defaults();
+        check_selectors(&options)?;
         options.validate()?;
         self.list_objects(collection, target, &options).await
     }
@@ -117,6 +118,7 @@ impl Registry {
         let collection = target.collection("watch")?;
         options.watch = true;
         options.set_defaults();
+        check_selectors(&options)?;
         options.validate()?;
         let selection = Selection::of(collection, target, &options)?;
         let resource = target.served.group_resource();
@@ -187,6 +189,11 @@ fn expired(position: &Position, selection: &Selection) -> Status {
 }
 
 impl Target {
+    /// Whether answers can be had as a Table.
+    pub fn shows_table(&self) -> bool {
+        self.served.kind.strategy.shows_table(&self.subresource)
+    }
+
     /// The stored resource behind it, or 405.
     pub(crate) fn collection(&self, verb: &str) -> Result<&Arc<Collection>, Status> {
         let collection = self.served.collection.as_ref();

@@ -65,6 +65,14 @@ impl Selection {
     }
 }
 
+/// Refuses selectors that are none: upstream reads them with the other options, before it minds how these fit together.
+/// upstream: apiserver/pkg/endpoints/handlers/get.go ListResource, DecodeParameters
+pub(crate) fn check_selectors(options: &ListOptions) -> Result<(), Status> {
+    LabelSelector::parse(&options.label_selector).map_err(|e| Status::bad_request(e.to_string()))?;
+    FieldSelector::parse(&options.field_selector).map_err(|e| Status::bad_request(e.to_string()))?;
+    Ok(())
+}
+
 /// Refuses fields that the kind cannot select by.
 /// upstream: ConvertFieldLabel; apimachinery/pkg/runtime/conversion.go DefaultMetaV1FieldSelectorConversion
 fn check_fields(collection: &Collection, target: &Target, fields: &FieldSelector) -> Result<(), Status> {
@@ -83,7 +91,7 @@ fn check_fields(collection: &Collection, target: &Target, fields: &FieldSelector
                     quote(field)
                 )
             } else {
-                format!("field label not supported: {field}")
+                target.served.kind.strategy.unknown_field(field)
             }));
         }
     }

@@ -13,6 +13,7 @@ use crate::metadata::{check_name, dedup_owners, ensure_namespace, wipe_system_fi
 use crate::options::WriteKind;
 use crate::patch::{Configuration, Patch};
 use crate::registry::Registry;
+use crate::selection::check_selectors;
 use crate::served::Served;
 use crate::special::{self, Ask};
 use crate::wire::{self, Expected};
@@ -158,6 +159,7 @@ impl Registry {
     ) -> Result<Listing, Status> {
         let collection = target.collection("deletecollection")?;
         list.set_defaults();
+        check_selectors(&list)?;
         list.validate()?;
         options.validate()?;
         collection.hooks.warn_of_delete(caller, options);

@@ -37,7 +37,16 @@ pub fn columns(served: &Served) -> &'static [Column] {
 
 /// `columnDefinitions` of a resource's Table, as JSON.
 pub fn column_definitions(served: &Served) -> Bytes {
-    let definitions = columns(served).iter().map(|c| {
+    definitions_of(columns(served))
+}
+
+/// `columnDefinitions` and the row, less its end, of something that is not stored, as it is shown now.
+pub(crate) fn tree_row(strategy: &dyn Strategy, tree: &Value) -> (Bytes, Bytes) {
+    (definitions_of(strategy.columns()), row_at(&kept_row(strategy, tree), copepod_meta::time::now()))
+}
+
+fn definitions_of(columns: &[Column]) -> Bytes {
+    let definitions = columns.iter().map(|c| {
         Value::Map(Map::from_iter([
             ("name", Value::string(c.name)),
             ("type", Value::string(c.ty)),

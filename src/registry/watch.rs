@@ -89,6 +89,11 @@ impl Watch {
         &self.served
     }
 
+    /// What a bookmark is before it is framed: an object of the kind that has nothing but metadata.
+    pub fn bookmark(&self, tree: copepod_meta::Value) -> Object {
+        Object::of_tree(&self.served, Arc::new(tree))
+    }
+
     /// The next frame; `None` when the server ends the watch (timeout, shutdown, the client fell behind): resume.
     /// Cancel-safe.
     pub async fn next(&mut self) -> Option<WatchEvent> {

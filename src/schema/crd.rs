@@ -338,6 +338,7 @@ fn plain_field(json: &str, ty: TypeId) -> Field {
         nullable: false,
         default: None,
         enum_values: None,
+        go_type: None,
         format: None,
     }
 }

@@ -282,6 +282,7 @@ impl Reader {
             default: has(16).then(|| self.value()),
             enum_values: has(32).then(|| self.names()),
             format: has(64).then(|| self.name()),
+            go_type: has(128).then(|| self.name()),
         }
     }
 

@@ -148,6 +148,8 @@ pub struct Field {
     pub go_name: Name,
     /// The value's type.
     pub ty: TypeId,
+    /// The value's type as Go prints it, where `ty` does not tell it: `v1.PodPhase`, `[]v1.Capability`.
+    pub go_type: Option<Name>,
     /// Go pointer: absent differs from zero.
     pub pointer: bool,
     /// When the JSON encoder leaves it out.

@@ -56,7 +56,8 @@ fn one(program: &str, dir: &Path) -> anyhow::Result<(Duration, f64)> {
     let tls = tls(dir)?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let started = Instant::now();
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .arg(format!("--storage=embedded:{}", dir.join("store").display()))
         .args(["--bind-address=127.0.0.1", "--authorization-mode=RBAC"])
         .arg(format!("--secure-port={port}"))
@@ -66,10 +67,8 @@ fn one(program: &str, dir: &Path) -> anyhow::Result<(Duration, f64)> {
         .arg(format!("--tls-private-key-file={}", dir.join("pki/apiserver.key").display()))
         .arg(format!("--client-ca-file={}", dir.join("pki/ca.crt").display()))
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("could not start {program}"))?;
-    let mut child = Killed(child);
+        .stderr(Stdio::piped());
+    let mut child = Killed::spawn(command).with_context(|| format!("could not start {program}"))?;
     let log = child.0.stderr.take().context("no log")?;
     // Read on, so that the server never waits for us.
     let log =

@@ -39,7 +39,7 @@ pub(crate) struct Frame<'p> {
 pub(crate) enum Step<'p> {
     Root,
     /// A field and the Go name of the struct that has it.
-    Field(&'p str, &'p str),
+    Field(&'p Field, &'p str),
     Key(&'p str),
     Index(usize),
 }
@@ -56,12 +56,8 @@ impl<'p> Frame<'p> {
         let mut path = self.parent.map(Frame::strict_path).unwrap_or_default();
         match self.step {
             Step::Root => {}
-            Step::Field(name, _) | Step::Key(name) => {
-                if !path.is_empty() {
-                    path.push('.');
-                }
-                path.push_str(name);
-            }
+            Step::Field(Field { json: name, .. }, _) => push_step(&mut path, name),
+            Step::Key(name) => push_step(&mut path, name),
             Step::Index(index) => path.push_str(&format!("[{index}]")),
         }
         path
@@ -74,15 +70,31 @@ impl<'p> Frame<'p> {
         let (mut owner, mut fields) = (None, Vec::new());
         let mut at = Some(self);
         while let Some(frame) = at {
-            if let Step::Field(name, of) = frame.step {
+            if let Step::Field(field, of) = frame.step {
                 owner.get_or_insert(of);
-                fields.push(name);
+                fields.push(field.json.as_ref());
             }
             at = frame.parent;
         }
         fields.reverse();
         owner.map(|owner| format!("{owner}.{}", fields.join(".")))
     }
+
+    /// The type of what is here as Go prints it, where the type graph does not tell it.
+    fn go_type(&self) -> Option<&'p str> {
+        match (self.step, self.parent) {
+            (Step::Field(field, _), _) => field.go_type.as_deref(),
+            (Step::Index(_), Some(list)) => list.go_type()?.strip_prefix("[]"),
+            _ => None,
+        }
+    }
+}
+
+fn push_step(path: &mut String, name: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    path.push_str(name);
 }
 
 /// One text being decoded.
@@ -174,7 +186,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
     }
 
     /// The error that Go would return of those met.
-    pub(super) fn failure(&mut self) -> Option<String> {
+    pub(crate) fn failure(&mut self) -> Option<String> {
         self.fatal.take().or_else(|| self.mistyped.take())
     }
 
@@ -235,9 +247,11 @@ impl<'a, 'u> Decoder<'a, 'u> {
 
     /// Keeps the first value of the wrong type.
     pub(super) fn type_error(&mut self, frame: &Frame, value: &str, go_type: &str) {
-        if let Frame { step: Step::Field(name @ ("apiVersion" | "kind"), _), parent: Some(parent) } = frame
+        if let Frame { step: Step::Field(field, _), parent: Some(parent) } = frame
             && matches!(parent.step, Step::Root)
+            && matches!(field.json.as_ref(), "apiVersion" | "kind")
         {
+            let name = &field.json;
             let message =
                 format!("json: cannot unmarshal {value} into Go struct field .{name} of type {go_type}");
             self.meta_error.get_or_insert(message);
@@ -250,8 +264,10 @@ impl<'a, 'u> Decoder<'a, 'u> {
 
     fn wrong_kind(&mut self, first: u8, ty: &Type, frame: &Frame) -> Result<Value, SyntaxError> {
         self.skip()?;
-        let go_type = go_type_name(self.universe, ty);
-        self.type_error(frame, json_kind(first), &go_type);
+        match frame.go_type() {
+            Some(go_type) => self.type_error(frame, json_kind(first), go_type),
+            None => self.type_error(frame, json_kind(first), &go_type_name(self.universe, ty)),
+        }
         Ok(Value::Null)
     }
 
@@ -318,7 +334,11 @@ impl<'a, 'u> Decoder<'a, 'u> {
         match fits {
             Some(integer) => Value::Int(integer),
             None => {
-                self.type_error(frame, &format!("number {text}"), scalar_name(scalar));
+                self.type_error(
+                    frame,
+                    &format!("number {text}"),
+                    frame.go_type().unwrap_or(scalar_name(scalar)),
+                );
                 Value::Null
             }
         }
@@ -382,7 +402,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
                     if again {
                         self.strict.duplicate(frame, &field.json);
                     }
-                    let value = self.value(field.ty, &frame.then(Step::Field(&field.json, owner)))?;
+                    let value = self.value(field.ty, &frame.then(Step::Field(field, owner)))?;
                     if again {
                         overlay(self.universe, field, index as u16, value, &mut entries);
                     } else if !is_zero_field(self.universe, field, &value) {
@@ -578,8 +598,8 @@ fn scalar_name(scalar: Scalar) -> &'static str {
     }
 }
 
-/// The type as Go prints it. Named scalars (`v1.RestartPolicy`) are known as the scalars they are.
-fn go_type_name(universe: &Universe, ty: &Type) -> String {
+/// The type as Go prints it; [`Field::go_type`] has those that have names of their own (`v1.RestartPolicy`).
+pub(super) fn go_type_name(universe: &Universe, ty: &Type) -> String {
     match ty {
         Type::Struct(ty) => {
             let mut parts = ty.name.rsplit('.');

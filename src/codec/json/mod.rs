@@ -7,10 +7,12 @@
 //! | `untyped` | text -> tree without a type (patches, custom resources) |
 //! | `special` | text -> tree for the hand-written forms (times, quantities ...) |
 //! | `encode` | tree -> text |
+//! | `convert` | a plain tree fitted to a type, as upstream's converter does it |
 //! | `plain` | tree -> the tree of its JSON |
 //! | `number` | Go's float text |
 
 mod base64;
+mod convert;
 mod decode;
 mod encode;
 mod number;
@@ -20,6 +22,7 @@ mod special;
 mod untyped;
 
 pub(crate) use base64::{decode as base64_decode, encode_into as base64_into};
+pub(crate) use convert::convert;
 pub use decode::TREE_DEPTH_MAX;
 pub(crate) use decode::{Frame, RootError, by_name, decode_root, decode_value, is_zero_field, or_zero};
 pub(crate) use encode::{Writer, indent, text_into};

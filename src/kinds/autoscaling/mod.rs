@@ -3,3 +3,4 @@
 mod convert;
 pub(crate) mod horizontal_pod_autoscaler;
 mod metrics;
+pub(crate) mod scale;

@@ -149,6 +149,9 @@ impl Strategy for Job {
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["status.successful"]
     }
+    fn unknown_field(&self, name: &str) -> String {
+        format!("field label {} not supported for Job", copepod_meta::field::quote(name))
+    }
     fn field(&self, job: &Value, _name: &str) -> String {
         job.int_at(&["status", "succeeded"]).to_string()
     }

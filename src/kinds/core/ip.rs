@@ -19,14 +19,8 @@ pub fn parse(text: &str) -> Option<IpAddr> {
         if digits.is_empty() || !digits.bytes().all(|c| c.is_ascii_digit()) {
             return None;
         }
-        *part = digits
-            .trim_start_matches('0')
-            .parse()
-            .or(if digits.contains('0') { Ok(0) } else { Err(()) })
-            .ok()?;
-        if digits.trim_start_matches('0').len() > 3 {
-            return None;
-        }
+        let significant = digits.trim_start_matches('0');
+        *part = if significant.is_empty() { 0 } else { significant.parse().ok()? };
     }
     split.next().is_none().then_some(IpAddr::V4(Ipv4Addr::from(parts)))
 }
@@ -208,7 +202,7 @@ mod tests {
         assert_eq!(parse("010.2.3.4").map(|i| i.to_string()).as_deref(), Some("10.2.3.4"));
         assert_eq!(parse("0.0.0.0").map(|i| i.to_string()).as_deref(), Some("0.0.0.0"));
         assert_eq!(parse("::ffff:1.2.3.4").map(|i| i.to_string()).as_deref(), Some("1.2.3.4"));
-        for bad in ["", "1.2.3", "1.2.3.4.5", "256.1.1.1", "a.b.c.d", "1..2.3"] {
+        for bad in ["", "1.2.3", "10.0.0.300", "1.2.3.4.5", "256.1.1.1", "a.b.c.d", "1..2.3"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
         let net = Cidr::parse("10.1.2.3/8").expect("a network");

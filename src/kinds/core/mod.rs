@@ -19,3 +19,5 @@ pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod service_account;
 pub(crate) mod service_ips;
+
+pub use service_ips::validate as cluster_ips;

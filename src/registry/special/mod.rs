@@ -98,7 +98,7 @@ impl<'a> Ask<'a> {
     /// An answer that is not stored.
     fn answer(&self, code: u16, value: Value) -> Result<Answer, Status> {
         let (gvk, ty) = self.expected()?;
-        Ok(Answer { code, content: Content::Tree { value, ty, gvk } })
+        Ok(Answer { code, content: Content::Tree { value, ty, gvk, table: None } })
     }
 
     /// A call on a stored resource, for admission and writes.

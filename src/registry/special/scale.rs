@@ -77,7 +77,7 @@ impl Special for Scale {
         Box::pin(async move {
             let collection = ask.target.collection("get")?;
             let object = ask.registry.get_object(collection, ask.target, options).await?;
-            ask.answer(200, self.project(&object.hub()?)?)
+            scale_answer(ask, self.project(&object.hub()?)?)
         })
     }
 
@@ -168,10 +168,17 @@ impl Scale {
         call.projection = Some(self);
         let update = Update { change, uid, revision: None, force_create: false };
         let updated = call.update(&update).await?;
-        let (gvk, ty) = ask.expected()?;
-        let value = self.project(&updated.object.hub()?)?;
-        Ok(Answer::ok(Content::Tree { value, ty, gvk }))
+        scale_answer(ask, self.project(&updated.object.hub()?)?)
     }
+}
+
+fn scale_answer(ask: Ask<'_>, value: Value) -> Result<Answer, Status> {
+    let (gvk, ty) = ask.expected()?;
+    Ok(Answer::ok(Content::Tree { value, ty, gvk, table: Some(table) }))
+}
+
+fn table(scale: &Value) -> (bytes::Bytes, bytes::Bytes) {
+    crate::view::tree_row(&copepod_kinds::Scale, scale)
 }
 
 /// upstream: pkg/apis/autoscaling/validation ValidateScale

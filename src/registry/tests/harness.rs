@@ -213,7 +213,7 @@ impl Server {
                 let whole = codec::frame::object(&object.served.gvk(), &body).join(&body);
                 codec::decode_untyped(&whole).expect("an object").0
             }
-            Content::Tree { value, ty, gvk } => {
+            Content::Tree { value, ty, gvk, .. } => {
                 codec::to_untyped(value, copepod_schema::Universe::builtin(), *ty, Some(gvk))
             }
             Content::Status(status) => status.to_value(),

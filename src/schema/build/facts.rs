@@ -74,8 +74,16 @@ pub struct FieldFacts {
     pub _declared: Option<Value>,
     #[serde(default)]
     pub openapi_default: Option<Value>,
-    #[serde(default, rename = "named")]
-    pub _named: Option<String>,
+    /// See [`FieldFacts::go_type`].
+    named: Option<String>,
+}
+
+impl FieldFacts {
+    /// The type as Go prints it, where `ty` does not tell it. Facts that were written before the package was a part of
+    /// the name have none: the name alone is not what Go prints.
+    pub fn go_type(&self) -> Option<&str> {
+        self.named.as_deref().filter(|name| name.contains('.'))
+    }
 }
 
 #[derive(Deserialize)]

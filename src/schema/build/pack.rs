@@ -461,6 +461,7 @@ fn write_field(w: &mut Writer, shapes: &mut Shapes<'_>, field: &FieldFacts) {
         field.default.is_some(),
         !field.enum_values.is_empty(),
         field.format.is_some(),
+        field.go_type().is_some(),
     ];
     let omit = match field.omit.as_str() {
         "" => 0,
@@ -468,6 +469,7 @@ fn write_field(w: &mut Writer, shapes: &mut Shapes<'_>, field: &FieldFacts) {
         "zero" => 2,
         other => panic!("omit {other}"),
     };
+    let named = field.go_type();
     let patch = field.patch.as_deref().unwrap_or("");
     let way = |name: &str, bit: u8| if patch.split(',').any(|p| p == name) { bit } else { 0 };
     let ways = omit | way("merge", 4) | way("replace", 8) | way("retainKeys", 16);
@@ -492,6 +494,9 @@ fn write_field(w: &mut Writer, shapes: &mut Shapes<'_>, field: &FieldFacts) {
     }
     if let Some(format) = &field.format {
         w.str(format);
+    }
+    if let Some(named) = named {
+        w.str(named);
     }
 }
 

@@ -296,14 +296,19 @@ impl Cache {
     }
 }
 
-/// What a query wants of entries in order, and whether something that it wants is left.
+/// What a query wants of entries in order, and whether something of its scope is left: that the filter would drop it is
+/// not looked at, so the last page may be empty.
+/// upstream: apiserver/pkg/storage/cacher/cacher.go GetList
 fn take<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>, query: &ListQuery) -> (Vec<Arc<Entry>>, bool) {
     let mut taken = Vec::new();
-    for entry in entries.filter(|entry| query.passes(entry)) {
-        if query.limit > 0 && taken.len() == query.limit {
-            return (taken, true);
+    let mut entries = entries.filter(|entry| query.scope.contains(&entry.key));
+    for entry in entries.by_ref() {
+        if query.filter.as_ref().is_none_or(|filter| filter(&entry.attributes)) {
+            taken.push(entry.clone());
         }
-        taken.push(entry.clone());
+        if query.limit > 0 && taken.len() == query.limit {
+            return (taken, entries.next().is_some());
+        }
     }
     (taken, false)
 }

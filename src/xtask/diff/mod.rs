@@ -35,6 +35,7 @@ use clap::Parser;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::child::unless_interrupted;
 use object::Subject;
 use pair::{Pair, Programs};
 use report::{AcceptedList, Causes, Run};
@@ -111,7 +112,7 @@ pub fn command(root: &Path, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
         };
     let programs = programs(root, &options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(compare(root, &options, &programs))
+    runtime.block_on(unless_interrupted(compare(root, &options, &programs)))
 }
 
 async fn compare(root: &Path, options: &Options, programs: &Programs) -> anyhow::Result<Vec<String>> {

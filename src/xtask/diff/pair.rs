@@ -76,14 +76,14 @@ async fn side(name: &str, program: &Path, etcd: &Path, folder: &Path) -> anyhow:
     let [port, client, peer] = ports()?;
     let dir = folder.join(name);
     std::fs::create_dir_all(&dir)?;
-    let mut etcd = spawn(Command::new(etcd).args(etcd_flags(&dir, client, peer)), &dir.join("etcd.log"))?;
+    let mut etcd = spawn(etcd, etcd_flags(&dir, client, peer), &dir.join("etcd.log"))?;
     wait_until(|| async { Ok(Etcd::new(client).revision().await.is_ok()) }, &mut etcd, &dir.join("etcd.log"))
         .await?;
     let log = dir.join("apiserver.log");
     // Both under upstream's name, which is the field manager of what they write themselves.
     let named = dir.join("kube-apiserver");
     std::os::unix::fs::symlink(std::path::absolute(program)?, &named)?;
-    let mut server = spawn(Command::new(&named).args(server_flags(folder, &dir, port, client)), &log)?;
+    let mut server = spawn(&named, server_flags(folder, &dir, port, client), &log)?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let ca = folder.join("pki/ca.crt");
     wait_until(|| ready(address, &ca), &mut server, &log)
@@ -140,11 +140,11 @@ fn ports() -> anyhow::Result<[u16; 3]> {
     Ok(ports)
 }
 
-fn spawn(command: &mut Command, log: &Path) -> anyhow::Result<Killed> {
+fn spawn(program: &Path, flags: Vec<String>, log: &Path) -> anyhow::Result<Killed> {
     let file = std::fs::File::create(log)?;
-    let program = command.get_program().to_string_lossy().into_owned();
-    let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn();
-    Ok(Killed(child.with_context(|| format!("could not start {program}"))?))
+    let mut command = Command::new(program);
+    command.args(flags).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    Killed::spawn(command).with_context(|| format!("could not start {}", program.display()))
 }
 
 async fn ready(address: SocketAddr, ca: &Path) -> anyhow::Result<bool> {

@@ -238,8 +238,8 @@ func (g *graph) field(owner reflect.Type, field reflect.StructField, defaults *d
 	}
 	o.put("go", field.Name)
 	o.put("type", expr(field.Type))
-	if named := namedScalar(field.Type); named != "" {
-		o.put("named", named)
+	if text := named(field.Type); text != "" && !inlined(field) {
+		o.put("named", text)
 	}
 	switch {
 	case jsonOption(field, "omitzero"):
@@ -314,15 +314,37 @@ func enumOf(property spec.Schema) []any {
 	return nil
 }
 
-// namedScalar is the Go name of a scalar with a name of its own, behind pointers and slices.
-func namedScalar(t reflect.Type) string {
-	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice && !messageList(t) {
+// named is the type as Go prints it in errors (behind a pointer), where its expression does not tell it.
+func named(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if t.PkgPath() == "" || t.Kind() == reflect.Struct || t.Kind() == reflect.Slice || t.Kind() == reflect.Map || t.Kind() == reflect.Interface {
-		return ""
+	if text := t.String(); text != derived(t) {
+		return text
 	}
-	return t.Name()
+	return ""
+}
+
+// derived is what the engine takes for the type's name from its expression alone.
+func derived(t reflect.Type) string {
+	if _, ok := special[typeKey(t)]; ok && t.Name() != "" || orSpecial[t.Name()] {
+		return t.String()
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return "*" + derived(t.Elem())
+	case reflect.Slice:
+		return "[]" + derived(t.Elem())
+	case reflect.Map:
+		return "map[string]" + derived(t.Elem())
+	case reflect.Struct:
+		parts := strings.Split(openAPIName(t), ".")
+		return strings.Join(parts[len(parts)-2:], ".")
+	case reflect.Uint8, reflect.Interface:
+		return t.String()
+	default:
+		return expr(t)
+	}
 }
 
 // fileOf groups types by the group-version that declares them.

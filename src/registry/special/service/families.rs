@@ -83,6 +83,8 @@ pub(super) fn initialize(service: &mut Value, old: Option<&Value>, cluster: &[Fa
         service.set(&["spec", "ipFamilyPolicy"], policy);
     }
     let mut errors = ErrorList::new();
+    copepod_kinds::cluster_ips(service, old, &mut errors);
+    refuse(service, std::mem::take(&mut errors))?;
     if let Some(old) = old {
         narrow(service, old, &mut errors);
     }
@@ -228,14 +230,30 @@ mod tests {
                 &[V4, V6],
                 "PreferDualStack IPv4,IPv6",
             ),
-            ("headless without selector", r#"{"clusterIP":"None"}"#, &[V4], "RequireDualStack IPv4,IPv6"),
+            (
+                "headless without selector",
+                r#"{"clusterIP":"None","clusterIPs":["None"]}"#,
+                &[V4],
+                "RequireDualStack IPv4,IPv6",
+            ),
             (
                 "headless with selector",
-                r#"{"clusterIP":"None","selector":{"a":"b"}}"#,
+                r#"{"clusterIP":"None","clusterIPs":["None"],"selector":{"a":"b"}}"#,
                 &[V4],
                 "SingleStack IPv4",
             ),
-            ("inferred", r#"{"clusterIPs":["fd00::1"]}"#, &[V4, V6], "SingleStack IPv6"),
+            (
+                "inferred",
+                r#"{"clusterIP":"fd00::1","clusterIPs":["fd00::1"]}"#,
+                &[V4, V6],
+                "SingleStack IPv6",
+            ),
+            (
+                "families are checked before all else",
+                r#"{"ipFamilies":["IPv4","IPv4"]}"#,
+                &[V4],
+                "Service \"a\" is invalid: spec.ipFamilies[1]: Duplicate value: \"IPv4\"",
+            ),
             (
                 "require on one family",
                 r#"{"ipFamilyPolicy":"RequireDualStack"}"#,

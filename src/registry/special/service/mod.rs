@@ -92,10 +92,6 @@ struct Changes {
 
 /// upstream: allocateCreate, allocateUpdate
 async fn take(call: &Call<'_>, service: &mut Value, old: Option<&Value>) -> Result<Taken, Status> {
-    if has_malformed_address(service) {
-        // Validation refuses it with the right words.
-        return Ok(Taken::default());
-    }
     let mut changes = Changes::default();
     let done = take_all(call, service, old, &mut changes).await;
     let Some(registry) = call.registry.me.upgrade() else { return done.map(|()| Taken::default()) };
@@ -138,46 +134,52 @@ async fn take_addresses(
     old: Option<&Value>,
     changes: &mut Changes,
 ) -> Result<(), Status> {
-    let is_external = is_external_name(service);
-    let mut held = Vec::new();
-    if let Some(old) = old.filter(|old| !is_external_name(old)) {
-        if cluster_ips(old).first().is_some_and(|ip| ip == NONE) {
+    let is_headless = |service: &Value| cluster_ips(service).first().is_some_and(|ip| ip == NONE);
+    let Some(old) = old.filter(|old| !is_external_name(old)) else {
+        if is_external_name(service) || is_headless(service) {
             return Ok(());
         }
-        held = held_addresses(old);
-        if is_external {
-            changes.let_go = held;
-            return Ok(());
-        }
-    }
-    let mut ips = cluster_ips(service);
-    if is_external || ips.first().is_some_and(|ip| ip == NONE) {
+        return take_from(call, service, 0, changes).await;
+    };
+    if is_headless(old) {
         return Ok(());
     }
+    if is_external_name(service) {
+        changes.let_go = held_addresses(old);
+        return Ok(());
+    }
+    // The first address stays; the second one comes and goes with its family.
+    match (families::of(old).len(), families::of(service).len()) {
+        (1, 2) => take_from(call, service, 1, changes).await,
+        (2, 1) => {
+            changes.let_go = held_addresses(old).into_iter().skip(1).collect();
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes an address for each family from the place `first` on: the one that is asked for, else any.
+async fn take_from(
+    call: &Call<'_>,
+    service: &mut Value,
+    first: usize,
+    changes: &mut Changes,
+) -> Result<(), Status> {
+    let mut ips = cluster_ips(service);
     let wanted = families::of(service);
     ips.resize(wanted.len().max(ips.len()), String::new());
-    for (i, family) in wanted.iter().enumerate() {
-        if ips[i].parse().is_ok_and(|ip: IpAddr| held.contains(&ip)) {
-            continue;
-        }
-        // An address that was given is only changed where upstream lets it be: validation says so.
-        if old.is_some_and(|old| !is_external_name(old)) && i == 0 {
-            continue;
-        }
-        let address = call.registry.addresses.take(call, service, *family, &ips[i], &ips).await?;
+    for (i, family) in wanted.into_iter().enumerate().skip(first) {
+        let address = call.registry.addresses.take(call, service, family, &ips[i], &ips).await?;
         if !call.dry_run {
             changes.taken.push(address);
         }
-        ips[i] = address.to_string();
+        if ips[i].is_empty() {
+            ips[i] = address.to_string();
+        }
     }
-    // What a service no longer names goes when it is stored.
-    changes.let_go = held.into_iter().filter(|ip| !ips.contains(&ip.to_string())).collect();
-    if old.is_some_and(|old| cluster_ips(old).first() != ips.first() && !is_external_name(old)) {
-        // The first address is immutable; nothing is let go of on the strength of a write that will be refused.
-        changes.let_go.clear();
-    }
-    if let Some(first) = ips.first().filter(|ip| !ip.is_empty()) {
-        service.set(&["spec", "clusterIP"], first.as_str());
+    if let Some(ip) = ips.first().filter(|ip| first == 0 && !ip.is_empty()) {
+        service.set(&["spec", "clusterIP"], ip.as_str());
     }
     set_cluster_ips(service, &ips);
     Ok(())
@@ -193,7 +195,7 @@ fn keep_taken(service: &mut Value, old: &Value) {
             set_cluster_ips(service, &cluster_ips(old));
         }
     }
-    if ports::needs_node_ports(service) && ports::needs_node_ports(old) {
+    if ports::gives_ports_unasked(service) && ports::gives_ports_unasked(old) {
         ports::keep_by_name(service, old);
     }
     if let (true, Some(port)) = (ports::needs_health_check(service), health_port(old))
@@ -236,11 +238,6 @@ fn set_cluster_ips(service: &mut Value, ips: &[String]) {
     } else {
         service.set(&["spec", "clusterIPs"], ips.iter().map(Value::string).collect::<Vec<_>>());
     }
-}
-
-fn has_malformed_address(service: &Value) -> bool {
-    let given = cluster_ips(service).into_iter().chain([cluster_ip(service).to_string()]);
-    given.filter(|ip| !ip.is_empty() && ip != NONE).any(|ip| ip.parse::<IpAddr>().is_err())
 }
 
 /// The addresses that a stored service holds.

@@ -19,8 +19,8 @@ pub(super) fn needs_health_check(service: &Value) -> bool {
         && service.str_at(&["spec", "externalTrafficPolicy"]) == "Local"
 }
 
-/// upstream: shouldAllocateNodePorts
-fn gives_ports_unasked(service: &Value) -> bool {
+/// upstream: shouldAllocateNodePorts, needsNodePort
+pub(super) fn gives_ports_unasked(service: &Value) -> bool {
     match service.str_at(&["spec", "type"]) {
         "NodePort" => true,
         "LoadBalancer" => service.at(&["spec", "allocateLoadBalancerNodePorts"]).as_bool().unwrap_or(true),
@@ -34,7 +34,7 @@ pub(super) fn keep_by_name(service: &mut Value, old: &Value) {
     let used: Vec<i64> = node_ports(service).into_iter().filter(|p| before.contains(p)).collect();
     let by_name = |name: &str| {
         let mut ports = old.list_at(&["spec", "ports"]).iter();
-        ports.find(|p| p.str_at(&["name"]) == name).map_or(0, |p| p.int_at(&["nodePort"]))
+        ports.rfind(|p| p.str_at(&["name"]) == name).map_or(0, |p| p.int_at(&["nodePort"]))
     };
     let Some(ports) = service.at_mut(&["spec", "ports"]).and_then(Value::as_list_mut) else { return };
     for port in ports.iter_mut().filter(|p| p.int_at(&["nodePort"]) == 0) {

@@ -99,6 +99,13 @@ async fn scopes_filters_and_limits() {
         ("a page", ListQuery { limit: 2, ..query.clone() }, "a/x a/y …", Some(3)),
         ("the rest", ListQuery { limit: 3, start: key("a/y\0"), ..query.clone() }, "ab/x b/x b/xy", None),
         ("a page by label", ListQuery { limit: 2, filter: web(), ..query.clone() }, "a/x ab/x …", None),
+        // What is left is not looked at: the next page is empty.
+        (
+            "a last page by label",
+            ListQuery { limit: 1, filter: web(), start: key("b/x"), ..query.clone() },
+            "b/x …",
+            None,
+        ),
         (
             "by node",
             ListQuery { filter: Some(n1.clone()), field: Some(n1_field.clone()), ..query.clone() },
