@@ -8,8 +8,9 @@ use copepod_meta::Value;
 use copepod_schema::{Scalar, Special, Type, TypeId, Universe};
 
 use super::base64;
-use super::decode::{Decoder, Frame, go_type_name};
+use super::decode::{Decoder, Frame};
 use super::encode::Writer;
+use super::names::go_type_name;
 
 /// Fits `value` to `ty`, so that decoding it cannot fail; the error is Go's. `go_type` is the type's own name, if it has one.
 pub(crate) fn convert(

@@ -8,6 +8,7 @@
 //! | `special` | text -> tree for the hand-written forms (times, quantities ...) |
 //! | `encode` | tree -> text |
 //! | `convert` | a plain tree fitted to a type, as upstream's converter does it |
+//! | `names` | what Go calls values and types, for messages |
 //! | `plain` | tree -> the tree of its JSON |
 //! | `number` | Go's float text |
 
@@ -15,6 +16,7 @@ mod base64;
 mod convert;
 mod decode;
 mod encode;
+mod names;
 mod number;
 mod plain;
 pub(crate) mod scan;

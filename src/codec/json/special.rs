@@ -4,7 +4,8 @@ use copepod_meta::quantity::Quantity;
 use copepod_meta::{Bytes, CompactString, Value};
 use copepod_schema::{Special, Type, TypeId};
 
-use super::decode::{Decoder, Frame, Step, json_kind};
+use super::decode::{Decoder, Frame, Step};
+use super::names::json_kind;
 use super::scan::{Next, SyntaxError};
 use crate::time::{self, Precision};
 
