@@ -3,6 +3,7 @@
 //! Both are measured in turn on one containerd, so that what else the machine does weighs on both. The bare pod has the
 //! same image, cgroup and log folder as the cluster's, but no volumes.
 
+use crate::child::Killed;
 use anyhow::{Context as _, bail};
 use copepod_cri::{CriClient, Runtime, api};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -48,7 +49,7 @@ pub struct Pairs {
 
 /// Measures a cluster started from `program`, with `images` (tar files that `hack/images` made), and tells.
 pub fn measure(program: &str, images: &[&str]) -> anyhow::Result<()> {
-    let mut seen = figures(program, images, false)?;
+    let mut seen = figures(program, images, &Kubelet::Within)?;
     println!("one at a time, {ROUNDS} pods, ms: median (least - most)");
     for (index, name) in ["  RunPodSandbox", "  CreateContainer", "  StartContainer"].iter().enumerate() {
         tell(name, &mut seen.steps.iter().map(|each| each[index]).collect::<Vec<_>>());
@@ -67,17 +68,59 @@ impl Pairs {
     }
 }
 
-/// The same, without telling. `separate`: each component is a process of its own.
-pub fn figures(program: &str, images: &[&str], separate: bool) -> anyhow::Result<Seen> {
+/// Who starts the pods.
+pub enum Kubelet {
+    /// Ours, in the one process of the cluster.
+    Within,
+    /// Ours, as a process of its own.
+    Separate,
+    /// One that takes ours' place in a cluster of separate processes.
+    Instead(Box<dyn Fn(&Path) -> anyhow::Result<Killed>>),
+}
+
+/// The same, without telling.
+pub fn figures(program: &str, images: &[&str], kubelet: &Kubelet) -> anyhow::Result<Seen> {
     copepod_serve::install_crypto_provider();
     let dir = std::env::temp_dir().join(format!("copepod-measure-{}", std::process::id()));
     let cluster = Cluster { program: program.into(), dir: dir.display().to_string() };
     let mut flags = vec!["up".to_owned(), "--no-kubeconfig".into()];
+    let separate = !matches!(kubelet, Kubelet::Within);
     flags.extend(separate.then(|| "--separate".to_owned()));
     flags.extend(images.iter().flat_map(|image| ["--load".to_owned(), (*image).to_owned()]));
     cluster.run(&flags)?;
+    let other = match kubelet {
+        Kubelet::Within | Kubelet::Separate => None,
+        Kubelet::Instead(start) => {
+            end(pid(&dir)?)?;
+            Some(start(&dir)?)
+        }
+    };
+    let pid = match &other {
+        Some(other) => Some(other.0.id()),
+        None if separate => Some(pid(&dir)?),
+        None => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(all(&dir, separate))
+    runtime.block_on(all(&dir, pid))
+}
+
+/// Of our kubelet.
+fn pid(dir: &Path) -> anyhow::Result<u32> {
+    let file = std::fs::read_to_string(dir.join("run/kubelet.pid"))?;
+    file.split_whitespace().next().context("no process id")?.parse().context("no process id")
+}
+
+/// Asks a process to end and waits until it has.
+fn end(pid: u32) -> anyhow::Result<()> {
+    let status = Command::new("kill").arg(pid.to_string()).status()?;
+    anyhow::ensure!(status.success(), "process {pid} could not be asked to end");
+    let begun = Instant::now();
+    // What nobody has reaped yet has ended, too.
+    while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        anyhow::ensure!(begun.elapsed() < WAIT, "process {pid} does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// A cluster that goes with this value.
@@ -104,7 +147,7 @@ impl Drop for Cluster {
     }
 }
 
-async fn all(dir: &Path, separate: bool) -> anyhow::Result<Seen> {
+async fn all(dir: &Path, kubelet: Option<u32>) -> anyhow::Result<Seen> {
     let bare = Bare::new(dir)?;
     let pods = api(dir).await?;
     let mut seen = Seen::default();
@@ -120,8 +163,8 @@ async fn all(dir: &Path, separate: bool) -> anyhow::Result<Seen> {
     for round in 0..BURST_ROUNDS {
         seen.burst.bare.push(bare.burst(round).await?);
         seen.burst.whole.push(burst(&pods, round).await?);
-        if separate && round + 1 == BURST_ROUNDS {
-            seen.agent = Some(agent(dir).await?);
+        if let Some(pid) = kubelet.filter(|_| round + 1 == BURST_ROUNDS) {
+            seen.agent = Some(agent(pid).await?);
         }
         remove(&pods, BURST).await?;
     }
@@ -129,9 +172,7 @@ async fn all(dir: &Path, separate: bool) -> anyhow::Result<Seen> {
 }
 
 /// Memory and CPU of the kubelet while its pods just run.
-async fn agent(dir: &Path) -> anyhow::Result<(f64, f64)> {
-    let file = std::fs::read_to_string(dir.join("run/kubelet.pid"))?;
-    let pid: u32 = file.split_whitespace().next().context("no process id")?.parse()?;
+async fn agent(pid: u32) -> anyhow::Result<(f64, f64)> {
     tokio::time::sleep(AGENT_SETTLE).await;
     let before = cpu_ticks(pid)?;
     tokio::time::sleep(AGENT_WATCHED).await;

@@ -119,7 +119,8 @@ impl Floor {
             return whole(StatusCode::OK, "text/plain", None, Bytes::from_static(b"ok"));
         }
         let accept = head.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-        let gzip = head.headers.get(header::ACCEPT_ENCODING).is_some_and(|v| v.as_bytes().starts_with(b"gzip"));
+        let gzip =
+            head.headers.get(header::ACCEPT_ENCODING).is_some_and(|v| v.as_bytes().starts_with(b"gzip"));
         let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
             return whole(StatusCode::BAD_REQUEST, "text/plain", None, Bytes::new());
         };

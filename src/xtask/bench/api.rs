@@ -31,7 +31,8 @@ pub fn measure(root: &Path, options: &Options, programs: &Programs, pods: usize)
     let begun = Instant::now();
     let folder = TempDir::with_prefix("copepod-bench-")?;
     credentials(folder.path())?;
-    let setup = Setup { programs, folder: folder.path(), answers: folder.path().join("answers"), durable: true };
+    let setup =
+        Setup { programs, folder: folder.path(), answers: folder.path().join("answers"), durable: true };
     std::fs::create_dir_all(&setup.answers)?;
     let templates = folder.path().join("templates");
     let existing = pods > WRITTEN_PODS_MAX;
@@ -93,12 +94,7 @@ fn nodes_percent(lease_us: f64, status_us: f64) -> f64 {
 }
 
 /// On a store that has the pods.
-fn on_data(
-    setup: &Setup<'_>,
-    which: Which,
-    dir: &Path,
-    mut flags: Vec<String>,
-) -> anyhow::Result<Measured> {
+fn on_data(setup: &Setup<'_>, which: Which, dir: &Path, mut flags: Vec<String>) -> anyhow::Result<Measured> {
     let server = Side::start(setup, which, dir)?;
     let started = server.settled_mib()?;
     flags.extend(["-existing".into(), format!("-steps={}{EXISTING_STEPS}", record_step(which))]);
@@ -107,12 +103,7 @@ fn on_data(
     Ok(measured.with("start_on_data_ms", server.ready_ms).with("memory_after_start_mib", started))
 }
 
-fn floor(
-    setup: &Setup<'_>,
-    dir: &Path,
-    mut flags: Vec<String>,
-    existing: bool,
-) -> anyhow::Result<Measured> {
+fn floor(setup: &Setup<'_>, dir: &Path, mut flags: Vec<String>, existing: bool) -> anyhow::Result<Measured> {
     let server = Side::start(setup, Which::Floor, dir)?;
     flags.push(format!("-steps={FLOOR_STEPS}"));
     flags.push(format!("-existing={existing}"));

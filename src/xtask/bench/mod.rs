@@ -32,8 +32,8 @@ use std::path::{Path, PathBuf};
 use programs::Programs;
 use results::{Part as Measurements, Results};
 use rows::Rows;
-pub use side::resident_mib;
 use side::Which;
+pub use side::resident_mib;
 
 /// Where things lie.
 const ROWS: &str = "conformance/bench/rows.yaml";
@@ -70,6 +70,9 @@ pub struct Options {
     /// Upstream's kube-scheduler; built when missing.
     #[arg(long)]
     upstream_scheduler: Option<PathBuf>,
+    /// Upstream's kubelet; built when missing.
+    #[arg(long)]
+    upstream_kubelet: Option<PathBuf>,
     /// etcd; built when missing.
     #[arg(long)]
     etcd: Option<PathBuf>,
@@ -103,11 +106,12 @@ impl Options {
 
 /// Runs the command; a line for each row out of bounds.
 pub fn command(root: &Path, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
-    let options =
-        match Options::try_parse_from(std::iter::once("cargo xtask bench").chain(arguments.iter().copied())) {
-            Ok(options) => options,
-            Err(error) => error.exit(),
-        };
+    let options = match Options::try_parse_from(
+        std::iter::once("cargo xtask bench").chain(arguments.iter().copied()),
+    ) {
+        Ok(options) => options,
+        Err(error) => error.exit(),
+    };
     let rows = Rows::read(&root.join(ROWS))?;
     let file = root.join(RESULTS);
     if options.quick {

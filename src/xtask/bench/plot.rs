@@ -51,7 +51,8 @@ pub fn bars(results: &Results, rows: &Rows, name: &str) -> Option<String> {
         return None;
     }
     let height = TOP + LINE * drawn.len() as f64 + 30.0;
-    let mut out = head(height, &format!("{name}: ours divided by upstream's (1 is upstream; scale of powers of ten)"));
+    let mut out =
+        head(height, &format!("{name}: ours divided by upstream's (1 is upstream; scale of powers of ten)"));
     let width = WIDTH - LABEL - 70.0;
     let x = |ratio: f64| {
         let (first, last) = (DECADES[0].log10(), DECADES[DECADES.len() - 1].log10());
@@ -61,7 +62,12 @@ pub fn bars(results: &Results, rows: &Rows, name: &str) -> Option<String> {
         let at = x(decade);
         let strong = if decade == 1.0 { "#333" } else { "#ddd" };
         let bottom = height - 24.0;
-        push(&mut out, format_args!(r#"<line x1="{at:.1}" y1="{TOP}" x2="{at:.1}" y2="{bottom:.1}" stroke="{strong}"/>"#));
+        push(
+            &mut out,
+            format_args!(
+                r#"<line x1="{at:.1}" y1="{TOP}" x2="{at:.1}" y2="{bottom:.1}" stroke="{strong}"/>"#
+            ),
+        );
         text(&mut out, at, height - 8.0, "middle", &format!("{decade}"));
     }
     let zero = x(1.0);
@@ -72,8 +78,13 @@ pub fn bars(results: &Results, rows: &Rows, name: &str) -> Option<String> {
         let color = if better { COLORS[1].1 } else { "#b3261e" };
         text(&mut out, LABEL - 8.0, y + 15.0, "end", &row.what);
         let (left, length) = (end.min(zero), (end - zero).abs().max(1.0));
-        push(&mut out, format_args!(
-            r#"<rect x="{left:.1}" y="{:.1}" width="{length:.1}" height="14" fill="{color}"/>"#, y + 4.0));
+        push(
+            &mut out,
+            format_args!(
+                r#"<rect x="{left:.1}" y="{:.1}" width="{length:.1}" height="14" fill="{color}"/>"#,
+                y + 4.0
+            ),
+        );
         let after = end.max(zero) + 6.0;
         text(&mut out, after, y + 15.0, "start", &number(*ratio));
     }
@@ -114,13 +125,21 @@ pub fn growth(results: &Results, row: &Row) -> Option<String> {
     }
     for (index, (side, color, points)) in lines.iter().enumerate() {
         let path: Vec<String> = points.iter().map(|(p, s)| format!("{:.1},{:.1}", x(*p), y(*s))).collect();
-        push(&mut out, format_args!(
-            r#"<polyline points="{}" fill="none" stroke="{color}" stroke-width="2.5"/>"#, path.join(" ")));
+        push(
+            &mut out,
+            format_args!(
+                r#"<polyline points="{}" fill="none" stroke="{color}" stroke-width="2.5"/>"#,
+                path.join(" ")
+            ),
+        );
         for (pods, seen) in points {
             text(&mut out, x(*pods), y(*seen) - 7.0, "middle", &number(*seen));
         }
         let at = 70.0 + LINE * index as f64;
-        push(&mut out, format_args!(r#"<rect x="640" y="{:.1}" width="14" height="14" fill="{color}"/>"#, at));
+        push(
+            &mut out,
+            format_args!(r#"<rect x="640" y="{:.1}" width="14" height="14" fill="{color}"/>"#, at),
+        );
         text(&mut out, 662.0, at + 12.0, "start", side.name());
     }
     Some(out + "</svg>\n")
@@ -138,7 +157,10 @@ fn head(height: f64, title: &str) -> String {
 
 fn text(out: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
-    push(out, format_args!(r##"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" fill="#222">{text}</text>"##));
+    push(
+        out,
+        format_args!(r##"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" fill="#222">{text}</text>"##),
+    );
 }
 
 fn push(out: &mut String, line: std::fmt::Arguments<'_>) {

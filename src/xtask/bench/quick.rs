@@ -26,7 +26,12 @@ const FLAGS: [&str; 6] = [
 ];
 
 /// A line for each row out of its bound.
-pub fn guard(root: &Path, options: &Options, programs: &Programs, rows: &Rows) -> anyhow::Result<Vec<String>> {
+pub fn guard(
+    root: &Path,
+    options: &Options,
+    programs: &Programs,
+    rows: &Rows,
+) -> anyhow::Result<Vec<String>> {
     let run = Run::begin(root, &BTreeMap::new())?;
     let begun = Instant::now();
     let folder = TempDir::with_prefix("copepod-bench-")?;

@@ -125,7 +125,11 @@ impl Run {
     pub fn begin(root: &Path, versions: &BTreeMap<String, String>) -> anyhow::Result<Run> {
         Ok(Run {
             date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
-            commit: first_line(Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=40"]).current_dir(root))?,
+            commit: first_line(
+                Command::new("git")
+                    .args(["describe", "--always", "--dirty", "--abbrev=40"])
+                    .current_dir(root),
+            )?,
             versions: versions.clone(),
             machine: machine()?,
             load_average: [load_average()?; 2],

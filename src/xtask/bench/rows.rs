@@ -71,8 +71,4 @@ impl Rows {
         }
         Ok(rows)
     }
-
-    pub fn get(&self, row: &str) -> Option<&Row> {
-        self.rows.iter().find(|r| r.row == row)
-    }
 }

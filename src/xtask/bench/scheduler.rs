@@ -57,15 +57,10 @@ pub fn measure(root: &Path, options: &Options, programs: &Programs) -> anyhow::R
     let begun = Instant::now();
     let folder = TempDir::with_prefix("copepod-bench-")?;
     credentials(folder.path())?;
-    let mut setup =
-        Setup { programs, folder: folder.path(), answers: folder.path().into(), durable: false };
+    let mut setup = Setup { programs, folder: folder.path(), answers: folder.path().into(), durable: false };
     let template = folder.path().join("template");
     eprintln!("making {NODES} nodes");
-    Side::start(&setup, Which::Ours, &template)?.client(
-        "scheduler",
-        None,
-        &[format!("-nodes={NODES}")],
-    )?;
+    Side::start(&setup, Which::Ours, &template)?.client("scheduler", None, &[format!("-nodes={NODES}")])?;
     setup.durable = true;
     let mut measured: BTreeMap<Which, Vec<Measured>> = BTreeMap::new();
     for round in 0..options.rounds {

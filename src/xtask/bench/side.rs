@@ -85,16 +85,8 @@ impl<'a> Side<'a> {
             Some(_) => format!("--etcd-servers=http://127.0.0.1:{client}"),
             None => format!("--storage=embedded:{}", dir.join("store").display()),
         };
-        let mut side = Side {
-            setup,
-            which,
-            dir: dir.into(),
-            store,
-            port,
-            server: None,
-            _etcd: etcd,
-            ready_ms: 0.0,
-        };
+        let mut side =
+            Side { setup, which, dir: dir.into(), store, port, server: None, _etcd: etcd, ready_ms: 0.0 };
         side.restart()?;
         Ok(side)
     }

@@ -72,11 +72,19 @@ fn bounds() {
     let fine = [(Which::Upstream, "rate", &[1.0][..]), (Which::Ours, "rate", &[3.0])];
     for (name, get, rate, want) in [
         ("within", &[0.3][..], &fine[..], &[][..]),
-        ("too much", &[0.31], &fine, &["get: ours is 0.31 of upstream's; the bound is 0.30 at most (seen 0.1)"]),
+        (
+            "too much",
+            &[0.31],
+            &fine,
+            &["get: ours is 0.31 of upstream's; the bound is 0.30 at most (seen 0.1)"],
+        ),
         ("one bad round of three", &[0.1, 9.0, 0.1], &fine, &[]),
-        ("too little", &[0.1], &[(Which::Upstream, "rate", &[1.0]), (Which::Ours, "rate", &[1.9])], &[
-            "rate: ours is 1.90 of upstream's; the bound is 2.00 at least (seen 3)",
-        ]),
+        (
+            "too little",
+            &[0.1],
+            &[(Which::Upstream, "rate", &[1.0]), (Which::Ours, "rate", &[1.9])],
+            &["rate: ours is 1.90 of upstream's; the bound is 2.00 at least (seen 3)"],
+        ),
         ("not measured", &[0.1], &[], &["rate: was not measured"]),
     ] {
         let upstream = vec![1.0; get.len()];
@@ -118,12 +126,15 @@ fn tables() {
     let (results, rows) = (results(), rows());
     let full = table::full(&results, &rows);
     let lines: Vec<&str> = full.lines().filter(|l| l.starts_with('|')).collect();
-    assert_eq!(lines, [
-        "| what | unit | upstream | ours | ours, embedded store | floor | ours / upstream | ours / floor | target |",
-        "|---|---|---|---|---|---|---|---|---|",
-        "| CPU per GET | us | 500 (400 - 600) | 50.0 (40.0 - 60.0) | 20.0 | 25.0 | 0.10 | 2.00 | 50.0: met; embedded 10.0: missed |",
-        "| a & b < c | ms | 0.012 | not supported |  |  |  |  |  |",
-    ]);
+    assert_eq!(
+        lines,
+        [
+            "| what | unit | upstream | ours | ours, embedded store | floor | ours / upstream | ours / floor | target |",
+            "|---|---|---|---|---|---|---|---|---|",
+            "| CPU per GET | us | 500 (400 - 600) | 50.0 (40.0 - 60.0) | 20.0 | 25.0 | 0.10 | 2.00 | 50.0: met; embedded 10.0: missed |",
+            "| a & b < c | ms | 0.012 | not supported |  |  |  |  |  |",
+        ]
+    );
     assert!(full.contains("### api-5000") && full.contains("at 0123456789ab;"), "{full}");
     assert!(table::short(&results, &rows).ends_with("| CPU per GET | 500 us | 50.0 us | 20.0 us | 0.10 |\n"));
 }

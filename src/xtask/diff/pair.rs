@@ -82,7 +82,10 @@ async fn side(name: &str, program: &Path, etcd: &Path, folder: &Path) -> anyhow:
     let [port, client, peer] = ports()?;
     let dir = folder.join(name);
     std::fs::create_dir_all(&dir)?;
-    let mut etcd = spawn(Command::new(etcd).arg("--unsafe-no-fsync").args(etcd_flags(&dir, client, peer)), &dir.join("etcd.log"))?;
+    let mut etcd = spawn(
+        Command::new(etcd).arg("--unsafe-no-fsync").args(etcd_flags(&dir, client, peer)),
+        &dir.join("etcd.log"),
+    )?;
     wait_until(|| async { Ok(Etcd::new(client).revision().await.is_ok()) }, &mut etcd, &dir.join("etcd.log"))
         .await?;
     let log = dir.join("apiserver.log");
