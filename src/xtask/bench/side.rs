@@ -19,7 +19,7 @@ use crate::child::Killed;
 use crate::diff::pair::{TOKEN, etcd_flags, ports, server_flags, spawn};
 use crate::measure::{self, Probe};
 
-const READY_WAIT: Duration = Duration::from_secs(120);
+const READY_WAIT: Duration = Duration::from_secs(300);
 /// Between two looks at a server that starts. Each costs the server some CPU.
 const READY_INTERVAL: Duration = Duration::from_millis(2);
 /// From a start until its memory is read: what a start needs for a moment has been given back.

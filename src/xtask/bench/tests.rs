@@ -136,7 +136,9 @@ fn tables() {
         ]
     );
     assert!(full.contains("### api-5000") && full.contains("at 0123456789ab;"), "{full}");
-    assert!(table::short(&results, &rows).ends_with("| CPU per GET | 500 us | 50.0 us | 20.0 us | 0.10 |\n"));
+    let short = table::short(&results, &rows);
+    assert!(short.starts_with("api-5000: 3 round(s)"), "{short}");
+    assert!(short.ends_with("| CPU per GET | 500 us | 50.0 us | 20.0 us | 0.10 |\n"));
 }
 
 #[test]
