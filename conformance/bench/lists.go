@@ -8,30 +8,39 @@ import (
 )
 
 const (
-	pods      = "/api/v1/namespaces/" + namespace + "/pods"
-	asJSON    = "application/json"
-	asProto   = "application/vnd.kubernetes.protobuf"
-	asTable   = "application/json;as=Table;v=v1;g=meta.k8s.io"
-	wholeRuns = 10
-	partRuns  = 100
+	pods    = "/api/v1/namespaces/" + namespace + "/pods"
+	asJSON  = "application/json"
+	asProto = "application/vnd.kubernetes.protobuf"
+	asTable = "application/json;as=Table;v=v1;g=meta.k8s.io"
+	// A list of few pods is repeated more often than one of many.
+	listedPods   = 50_000
+	wholeRunsMax = 10
+	partRunsMax  = 100
 )
 
-// lists measures lists of all pods in four forms and of one group in two ways.
+// allLists are lists of all pods in four forms and of one group in two ways.
+var allLists = []struct {
+	row, query, accept, encoding string
+	runsMax                      int
+}{
+	{"list_json_identity", "", asJSON, "identity", wholeRunsMax},
+	{"list_json_gzip", "", asJSON, "gzip", wholeRunsMax},
+	{"list_protobuf_identity", "", asProto, "identity", wholeRunsMax},
+	{"list_table_identity", "", asTable, "identity", wholeRunsMax},
+	{"list_by_label", "?labelSelector=group%3Dg7", asJSON, "identity", partRunsMax},
+	{"list_by_node", "?fieldSelector=spec.nodeName%3Dnode-g7", asJSON, "identity", partRunsMax},
+}
+
+// lists measures them; the first of each is not counted, because bodies are made in it.
 func (b *Bench) lists(ctx context.Context, rows Rows) error {
 	client := &http.Client{Transport: b.transport()}
 	defer client.CloseIdleConnections()
-	for _, list := range []struct {
-		row, query, accept, encoding string
-		runs                         int
-	}{
-		{"list_json_identity", "", asJSON, "identity", wholeRuns},
-		{"list_json_gzip", "", asJSON, "gzip", wholeRuns},
-		{"list_protobuf_identity", "", asProto, "identity", wholeRuns},
-		{"list_table_identity", "", asTable, "identity", wholeRuns},
-		{"list_by_label", "?labelSelector=group%3Dg7", asJSON, "identity", partRuns},
-		{"list_by_node", "?fieldSelector=spec.nodeName%3Dnode-g7", asJSON, "identity", partRuns},
-	} {
+	runs := func(most int) int {
+		return max(2, min(b.times(most), most*listedPods/wholeRunsMax/b.Pods))
+	}
+	for _, list := range allLists {
 		var bytes int64
+		times := runs(list.runsMax)
 		once := func() error {
 			request, err := b.request(ctx, pods+list.query, list.accept, list.encoding)
 			if err != nil {
@@ -40,12 +49,11 @@ func (b *Bench) lists(ctx context.Context, rows Rows) error {
 			bytes, err = drain(client, request)
 			return err
 		}
-		// The first is not counted: bodies are made in it.
 		if err := once(); err != nil {
 			return fmt.Errorf("%s: %w", list.row, err)
 		}
 		used, err := b.process.cost(func() error {
-			for range list.runs {
+			for range times {
 				if err := once(); err != nil {
 					return err
 				}
@@ -55,7 +63,7 @@ func (b *Bench) lists(ctx context.Context, rows Rows) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", list.row, err)
 		}
-		rows[list.row+"_cpu_ms"] = used.Seconds() * 1e3 / float64(list.runs)
+		rows[list.row+"_cpu_ms"] = used.Seconds() * 1e3 / float64(times)
 		rows[list.row+"_mib"] = float64(bytes) / (1 << 20)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,30 +17,54 @@ import (
 )
 
 const (
-	events = 200
-	// Writes are spread, so that latency is not that of a queue.
-	pause = 10 * time.Millisecond
+	// So many for 100 watches; more watches, fewer events.
+	deliveries = 20_000
+	eventsMin  = 20
+	// Writes are spread, so that latency is not that of a queue: longer the more watches there are.
+	pausePerWatch = 250 * time.Microsecond
+	// Connections that are being opened at once.
+	opening = 20
 	// After this long an event counts as lost.
 	patience = 30 * time.Second
 )
 
 var sentMark = []byte(`"bench/sent":"`)
 
-// watches opens watches on connections of their own and measures what an event costs until all have it, and how long it
-// takes from just before the write is sent.
+// watches measures each number of watches in turn.
 func (b *Bench) watches(ctx context.Context, rows Rows) error {
+	for text := range strings.SplitSeq(b.Watchers, ",") {
+		watchers, err := strconv.Atoi(text)
+		if err != nil {
+			return err
+		}
+		if err := b.fanOut(ctx, rows, watchers); err != nil {
+			return fmt.Errorf("%d watches: %w", watchers, err)
+		}
+	}
+	return nil
+}
+
+// fanOut opens watches on connections of their own and measures what an event costs until all have it, and how long it
+// takes from just before the write is sent.
+func (b *Bench) fanOut(ctx context.Context, rows Rows, watchers int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	list, err := b.json.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{Limit: 1})
 	if err != nil {
 		return err
 	}
-	all := make(chan time.Duration, b.Watchers*events)
-	failed := make(chan error, b.Watchers)
+	events := max(b.times(deliveries)/watchers, eventsMin)
+	all := make(chan time.Duration, watchers*events)
+	failed := make(chan error, watchers)
 	var open sync.WaitGroup
-	open.Add(b.Watchers)
-	for range b.Watchers {
-		go func() { failed <- b.watch(ctx, list.ResourceVersion, open.Done, all) }()
+	open.Add(watchers)
+	slots := make(chan struct{}, opening)
+	for range watchers {
+		go func() {
+			slots <- struct{}{}
+			opened := func() { <-slots; open.Done() }
+			failed <- b.watch(ctx, list.ResourceVersion, opened, all)
+		}()
 	}
 	opened := make(chan struct{})
 	go func() { open.Wait(); close(opened) }()
@@ -50,7 +75,7 @@ func (b *Bench) watches(ctx context.Context, rows Rows) error {
 	case <-time.After(patience):
 		return fmt.Errorf("the watches did not open in %s", patience)
 	}
-	delays := make([]time.Duration, 0, b.Watchers*events)
+	delays := make([]time.Duration, 0, watchers*events)
 	used, err := b.process.cost(func() error {
 		for i := range events {
 			patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"bench/sent":"%d"}}}`, time.Now().UnixNano())
@@ -58,17 +83,17 @@ func (b *Bench) watches(ctx context.Context, rows Rows) error {
 			if err != nil {
 				return err
 			}
-			time.Sleep(pause)
+			time.Sleep(time.Duration(watchers) * pausePerWatch)
 		}
 		late := time.After(patience)
-		for len(delays) < b.Watchers*events {
+		for len(delays) < watchers*events {
 			select {
 			case delay := <-all:
 				delays = append(delays, delay)
 			case err := <-failed:
 				return fmt.Errorf("a watch ended after %d deliveries: %w", len(delays), err)
 			case <-late:
-				return fmt.Errorf("%d of %d deliveries are missing", b.Watchers*events-len(delays), b.Watchers*events)
+				return fmt.Errorf("%d of %d deliveries are missing", watchers*events-len(delays), watchers*events)
 			}
 		}
 		return nil
@@ -76,15 +101,18 @@ func (b *Bench) watches(ctx context.Context, rows Rows) error {
 	if err != nil {
 		return err
 	}
-	rows["watch_event_cpu_us"] = float64(used.Microseconds()) / float64(b.Watchers*events)
-	rows["watch_latency_p50_ms"], rows["watch_latency_p99_ms"] = quantile(delays, 0.5), quantile(delays, 0.99)
-	rows["memory_watchers_mib"], err = b.process.residentMiB()
+	row := func(text string) string { return fmt.Sprintf(text, watchers) }
+	rows[row("watch_%d_event_cpu_us")] = float64(used.Microseconds()) / float64(watchers*events)
+	rows[row("watch_%d_latency_p50_ms")] = quantile(delays, 0.5)
+	rows[row("watch_%d_latency_p99_ms")] = quantile(delays, 0.99)
+	rows[row("memory_%d_watchers_mib")], err = b.process.residentMiB()
 	return err
 }
 
 // watch follows the pods on a connection of its own until the context ends.
 func (b *Bench) watch(ctx context.Context, from string, open func(), delays chan<- time.Duration) error {
 	client := &http.Client{Transport: b.transport()}
+	defer client.CloseIdleConnections()
 	request, err := b.request(ctx, pods+"?watch=true&resourceVersion="+from, asJSON, "identity")
 	if err != nil {
 		return err

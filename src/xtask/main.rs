@@ -6,11 +6,13 @@
 //! | `layers` | a crate uses lower floors only |
 //! | `kinds` | kinds that still lack upstream's full validation |
 //! | `diff` | the same requests to upstream's API server and to ours, and what differs |
+//! | `bench` | paired benchmarks against upstream's programs |
 //! | `measure-start PROGRAM` | start to /readyz and resident memory of the API server |
 //! | `measure-pods PROGRAM IMAGE...` | POST to Running in a whole cluster against bare CRI calls; root only |
 //!
 //! `tidy` and `layers` are tests as well, so that nobody has to remember them.
 
+mod bench;
 mod child;
 mod diff;
 mod layers;
@@ -37,11 +39,12 @@ fn main() -> ExitCode {
             Ok(Vec::new())
         }
         ["diff", rest @ ..] => diff::command(&root(), rest),
+        ["bench", rest @ ..] => bench::command(&root(), rest),
         ["measure-start", program] => measure::start(program).map(|()| Vec::new()),
         ["measure-pods", program, images @ ..] => pods::measure(program, images).map(|()| Vec::new()),
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | layers | kinds | diff | measure-start PROGRAM | measure-pods PROGRAM IMAGE..."
+                "usage: cargo xtask tidy | layers | kinds | diff | bench | measure-start PROGRAM | measure-pods PROGRAM IMAGE..."
             );
             return ExitCode::from(2);
         }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Starts measured; the median is told.
 const ROUNDS: usize = 5;
+/// An answer that takes longer is "not yet".
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const READY_WAIT: Duration = Duration::from_secs(20);
 
 /// Measures `program` (the API server's binary) on an empty embedded store and again on the data of the first start.
@@ -97,19 +99,21 @@ fn one(program: &str, dir: &Path) -> anyhow::Result<(Duration, f64)> {
 }
 
 /// A connection on which /readyz is asked: a process for each question would be most of what is measured.
-struct Probe(rustls::StreamOwned<rustls::ClientConnection, TcpStream>);
+pub struct Probe(rustls::StreamOwned<rustls::ClientConnection, TcpStream>);
 
 impl Probe {
-    fn connect(port: u16, tls: &Arc<rustls::ClientConfig>) -> Option<Probe> {
+    /// Connects over TLS; `None`: not yet.
+    pub fn connect(port: u16, tls: &Arc<rustls::ClientConfig>) -> Option<Probe> {
         let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.set_nodelay(true).ok()?;
+        stream.set_read_timeout(Some(ANSWER_WAIT)).ok()?;
         let name = rustls_pki_types::ServerName::try_from("127.0.0.1").ok()?;
         let client = rustls::ClientConnection::new(Arc::clone(tls), name).ok()?;
         Some(Probe(rustls::StreamOwned::new(client, stream)))
     }
 
     /// Whether it answers 200; an error is "not yet".
-    fn ready(&mut self) -> std::io::Result<bool> {
+    pub fn ready(&mut self) -> std::io::Result<bool> {
         self.0.write_all(b"GET /readyz HTTP/1.1\r\nHost: measured\r\n\r\n")?;
         let mut answer = [0; 4096];
         let mut read = 0;
@@ -128,7 +132,8 @@ impl Probe {
     }
 }
 
-fn tls(dir: &Path) -> anyhow::Result<Arc<rustls::ClientConfig>> {
+/// Believes the authority in `dir/pki`.
+pub fn tls(dir: &Path) -> anyhow::Result<Arc<rustls::ClientConfig>> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(dir.join("pki/ca.crt"))? {
         roots.add(certificate?)?;

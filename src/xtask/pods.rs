@@ -3,6 +3,7 @@
 //! Both are measured in turn on one containerd, so that what else the machine does weighs on both. The bare pod has the
 //! same image, cgroup and log folder as the cluster's, but no volumes.
 
+use crate::child::Killed;
 use anyhow::{Context as _, bail};
 use copepod_cri::{CriClient, Runtime, api};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -19,20 +20,107 @@ const ROUNDS: usize = 15;
 /// Pods at once, and how often that is done.
 const BURST: usize = 30;
 const BURST_ROUNDS: usize = 3;
+/// The kubelet is looked at so long, so long after its pods have started.
+const AGENT_SETTLE: Duration = Duration::from_secs(5);
+const AGENT_WATCHED: Duration = Duration::from_secs(20);
 /// The slowest that is still a measurement.
 const WAIT: Duration = Duration::from_secs(120);
 const IMAGE: &str = "localhost/copepod/web:1";
 
-/// Measures a cluster started from `program`, with `images` (tar files that `hack/images` made).
+/// What was seen.
+#[derive(Default)]
+pub struct Seen {
+    /// RunPodSandbox, CreateContainer, StartContainer of each pod.
+    steps: Vec<[Duration; 3]>,
+    /// The three together, and POST to Running, of pods one at a time.
+    pub one: Pairs,
+    /// Until the last of [`BURST`] runs.
+    pub burst: Pairs,
+    /// The kubelet with [`BURST`] pods running: MiB, and CPU in percent of a core. Only where it is a process of its own.
+    pub agent: Option<(f64, f64)>,
+}
+
+/// The bare calls and the whole cluster in turn.
+#[derive(Default)]
+pub struct Pairs {
+    pub bare: Vec<Duration>,
+    pub whole: Vec<Duration>,
+}
+
+/// Measures a cluster started from `program`, with `images` (tar files that `hack/images` made), and tells.
 pub fn measure(program: &str, images: &[&str]) -> anyhow::Result<()> {
+    let mut seen = figures(program, images, &Kubelet::Within)?;
+    println!("one at a time, {ROUNDS} pods, ms: median (least - most)");
+    for (index, name) in ["  RunPodSandbox", "  CreateContainer", "  StartContainer"].iter().enumerate() {
+        tell(name, &mut seen.steps.iter().map(|each| each[index]).collect::<Vec<_>>());
+    }
+    seen.one.tell();
+    println!("{BURST} at once, {BURST_ROUNDS} times, ms: median (least - most) of the last pod's end");
+    seen.burst.tell();
+    Ok(())
+}
+
+impl Pairs {
+    fn tell(&mut self) {
+        let least = tell("bare calls", &mut self.bare);
+        let ours = tell("POST to Running", &mut self.whole);
+        println!("{:<24} {:>7.2}", "ratio of the medians", ours.as_secs_f64() / least.as_secs_f64());
+    }
+}
+
+/// Who starts the pods.
+pub enum Kubelet {
+    /// Ours, in the one process of the cluster.
+    Within,
+    /// Ours, as a process of its own.
+    Separate,
+    /// One that takes ours' place in a cluster of separate processes.
+    Instead(Box<dyn Fn(&Path) -> anyhow::Result<Killed>>),
+}
+
+/// The same, without telling.
+pub fn figures(program: &str, images: &[&str], kubelet: &Kubelet) -> anyhow::Result<Seen> {
     copepod_serve::install_crypto_provider();
     let dir = std::env::temp_dir().join(format!("copepod-measure-{}", std::process::id()));
     let cluster = Cluster { program: program.into(), dir: dir.display().to_string() };
     let mut flags = vec!["up".to_owned(), "--no-kubeconfig".into()];
+    let separate = !matches!(kubelet, Kubelet::Within);
+    flags.extend(separate.then(|| "--separate".to_owned()));
     flags.extend(images.iter().flat_map(|image| ["--load".to_owned(), (*image).to_owned()]));
     cluster.run(&flags)?;
+    let other = match kubelet {
+        Kubelet::Within | Kubelet::Separate => None,
+        Kubelet::Instead(start) => {
+            end(pid(&dir)?)?;
+            Some(start(&dir)?)
+        }
+    };
+    let pid = match &other {
+        Some(other) => Some(other.0.id()),
+        None if separate => Some(pid(&dir)?),
+        None => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(all(&dir))
+    runtime.block_on(all(&dir, pid))
+}
+
+/// Of our kubelet.
+fn pid(dir: &Path) -> anyhow::Result<u32> {
+    let file = std::fs::read_to_string(dir.join("run/kubelet.pid"))?;
+    file.split_whitespace().next().context("no process id")?.parse().context("no process id")
+}
+
+/// Asks a process to end and waits until it has.
+fn end(pid: u32) -> anyhow::Result<()> {
+    let status = Command::new("kill").arg(pid.to_string()).status()?;
+    anyhow::ensure!(status.success(), "process {pid} could not be asked to end");
+    let begun = Instant::now();
+    // What nobody has reaped yet has ended, too.
+    while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        anyhow::ensure!(begun.elapsed() < WAIT, "process {pid} does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// A cluster that goes with this value.
@@ -59,37 +147,46 @@ impl Drop for Cluster {
     }
 }
 
-async fn all(dir: &Path) -> anyhow::Result<()> {
+async fn all(dir: &Path, kubelet: Option<u32>) -> anyhow::Result<Seen> {
     let bare = Bare::new(dir)?;
     let pods = api(dir).await?;
+    let mut seen = Seen::default();
     // Once for the caches of both.
     bare.pod("warm").await?;
     post(&pods, "warm").await?;
-    let (mut calls, mut whole, mut steps) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let each = bare.pod(&format!("bare-{round}")).await?;
-        calls.push(each.iter().sum());
-        steps.push(each);
-        whole.push(post(&pods, &format!("whole-{round}")).await?);
+        seen.one.bare.push(each.iter().sum());
+        seen.steps.push(each);
+        seen.one.whole.push(post(&pods, &format!("whole-{round}")).await?);
     }
-    println!("one at a time, {ROUNDS} pods, ms: median (least - most)");
-    for (index, name) in ["  RunPodSandbox", "  CreateContainer", "  StartContainer"].iter().enumerate() {
-        tell(name, &mut steps.iter().map(|each| each[index]).collect::<Vec<_>>());
-    }
-    let least = tell("bare calls", &mut calls);
-    let ours = tell("POST to Running", &mut whole);
-    println!("{:<24} {:>7.2}", "ratio of the medians", ours.as_secs_f64() / least.as_secs_f64());
-
-    println!("{BURST} at once, {BURST_ROUNDS} times, ms: median (least - most) of the last pod's end");
-    let (mut calls, mut whole) = (Vec::new(), Vec::new());
     for round in 0..BURST_ROUNDS {
-        calls.push(bare.burst(round).await?);
-        whole.push(burst(&pods, round).await?);
+        seen.burst.bare.push(bare.burst(round).await?);
+        seen.burst.whole.push(burst(&pods, round).await?);
+        if let Some(pid) = kubelet.filter(|_| round + 1 == BURST_ROUNDS) {
+            seen.agent = Some(agent(pid).await?);
+        }
+        remove(&pods, BURST).await?;
     }
-    let least = tell("bare calls", &mut calls);
-    let ours = tell("POST to Running", &mut whole);
-    println!("{:<24} {:>7.2}", "ratio of the medians", ours.as_secs_f64() / least.as_secs_f64());
-    Ok(())
+    Ok(seen)
+}
+
+/// Memory and CPU of the kubelet while its pods just run.
+async fn agent(pid: u32) -> anyhow::Result<(f64, f64)> {
+    tokio::time::sleep(AGENT_SETTLE).await;
+    let before = cpu_ticks(pid)?;
+    tokio::time::sleep(AGENT_WATCHED).await;
+    // A tick is 10 ms on every Linux that this runs on (USER_HZ): a percent of a second.
+    let percent = (cpu_ticks(pid)? - before) as f64 / AGENT_WATCHED.as_secs_f64();
+    Ok((crate::bench::resident_mib(pid)?, percent))
+}
+
+fn cpu_ticks(pid: u32) -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The command's name stands in parentheses and may hold anything.
+    let rest: Vec<&str> = text.rsplit_once(')').context("no stat")?.1.split_whitespace().collect();
+    let field = |index: usize| rest.get(index).context("no stat")?.parse::<u64>().context("no stat");
+    Ok(field(11)? + field(12)?)
 }
 
 fn tell(name: &str, times: &mut [Duration]) -> Duration {
@@ -228,9 +325,7 @@ async fn burst(pods: &Api<Pod>, round: usize) -> anyhow::Result<Duration> {
     )
     .await?;
     watch.await??;
-    let time = begun.elapsed();
-    remove(pods, BURST).await?;
-    Ok(time)
+    Ok(begun.elapsed())
 }
 
 async fn remove(pods: &Api<Pod>, count: usize) -> anyhow::Result<()> {

@@ -18,7 +18,7 @@ mod etcd;
 mod generate;
 mod normal;
 mod object;
-mod pair;
+pub mod pair;
 mod report;
 mod run;
 mod script;
@@ -252,20 +252,20 @@ fn scripts(options: &Options, subjects: &[&Subject]) -> anyhow::Result<Vec<Scrip
     Ok(out)
 }
 
+/// The program that was named, or else the one that hack/tools builds.
+pub fn tool(root: &Path, given: &Option<PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
+    if let Some(path) = given {
+        return Ok(path.clone());
+    }
+    let output = Command::new(root.join("hack/tools")).arg(name).output()?;
+    let paths = String::from_utf8(output.stdout)?;
+    let last = paths.lines().last().filter(|_| output.status.success());
+    let error = || format!("hack/tools {name}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(PathBuf::from(last.with_context(error)?))
+}
+
 /// The programs that were named, the others built.
 fn programs(root: &Path, options: &Options) -> anyhow::Result<Programs> {
-    let tool = |given: &Option<PathBuf>, name: &str| -> anyhow::Result<PathBuf> {
-        match given {
-            Some(path) => Ok(path.clone()),
-            None => {
-                let output = Command::new(root.join("hack/tools")).arg(name).output()?;
-                let paths = String::from_utf8(output.stdout)?;
-                let last = paths.lines().last().filter(|_| output.status.success());
-                let error = || format!("hack/tools {name}: {}", String::from_utf8_lossy(&output.stderr));
-                Ok(PathBuf::from(last.with_context(error)?))
-            }
-        }
-    };
     let ours = match &options.ours {
         Some(path) => path.clone(),
         None => {
@@ -280,13 +280,14 @@ fn programs(root: &Path, options: &Options) -> anyhow::Result<Programs> {
         }
     };
     Ok(Programs {
-        upstream: tool(&options.upstream, "kube-apiserver")?,
-        etcd: tool(&options.etcd, "etcd")?,
+        upstream: tool(root, &options.upstream, "kube-apiserver")?,
+        etcd: tool(root, &options.etcd, "etcd")?,
         ours,
     })
 }
 
-fn first_line(command: &mut Command) -> anyhow::Result<String> {
+/// The first line of what a command prints.
+pub fn first_line(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output()?;
     Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or("").to_string())
 }

@@ -16,7 +16,8 @@ use crate::child::Killed;
 /// Upstream's server takes some seconds, more on a busy machine.
 const READY_TIME_MAX: Duration = Duration::from_secs(90);
 const READY_INTERVAL: Duration = Duration::from_millis(100);
-const TOKEN: &str = "differential-runs-only";
+/// Of a member of system:masters.
+pub const TOKEN: &str = "differential-runs-only";
 
 /// The programs.
 #[derive(Clone, Debug)]
@@ -51,19 +52,7 @@ impl Pair {
     /// Starts everything and waits until both are ready.
     pub async fn start(programs: &Programs) -> anyhow::Result<Pair> {
         let folder = TempDir::with_prefix("copepod-diff-")?;
-        let spec = ClusterSpec {
-            node_name: "none".into(),
-            addresses: vec![IpAddr::from([127, 0, 0, 1])],
-            service_address: [10, 96, 0, 1].into(),
-            domain: "cluster.local".into(),
-        };
-        ClusterPki::ensure(&folder.path().join("pki"), &spec)?;
-        let tokens = folder.path().join("tokens.csv");
-        copepod_pki::files::write(
-            &tokens,
-            format!("{TOKEN},admin,1,system:masters\n").as_bytes(),
-            copepod_pki::files::Mode::Private,
-        )?;
+        credentials(folder.path())?;
         let (upstream, ours) = tokio::try_join!(
             side("upstream", &programs.upstream, &programs.etcd, folder.path()),
             side("ours", &programs.ours, &programs.etcd, folder.path()),
@@ -72,18 +61,39 @@ impl Pair {
     }
 }
 
+/// Certificates and the token file that both servers use.
+pub fn credentials(folder: &Path) -> anyhow::Result<()> {
+    let spec = ClusterSpec {
+        node_name: "none".into(),
+        addresses: vec![IpAddr::from([127, 0, 0, 1])],
+        service_address: [10, 96, 0, 1].into(),
+        domain: "cluster.local".into(),
+    };
+    ClusterPki::ensure(&folder.join("pki"), &spec)?;
+    copepod_pki::files::write(
+        &folder.join("tokens.csv"),
+        format!("{TOKEN},admin,1,system:masters\n").as_bytes(),
+        copepod_pki::files::Mode::Private,
+    )?;
+    Ok(())
+}
+
 async fn side(name: &str, program: &Path, etcd: &Path, folder: &Path) -> anyhow::Result<Side> {
     let [port, client, peer] = ports()?;
     let dir = folder.join(name);
     std::fs::create_dir_all(&dir)?;
-    let mut etcd = spawn(etcd, etcd_flags(&dir, client, peer), &dir.join("etcd.log"))?;
+    let mut flags = etcd_flags(&dir, client, peer);
+    // What is compared are answers, not how they last.
+    flags.push("--unsafe-no-fsync".into());
+    let mut etcd = spawn(etcd, flags, &dir.join("etcd.log"))?;
     wait_until(|| async { Ok(Etcd::new(client).revision().await.is_ok()) }, &mut etcd, &dir.join("etcd.log"))
         .await?;
     let log = dir.join("apiserver.log");
     // Both under upstream's name, which is the field manager of what they write themselves.
     let named = dir.join("kube-apiserver");
     std::os::unix::fs::symlink(std::path::absolute(program)?, &named)?;
-    let mut server = spawn(&named, server_flags(folder, &dir, port, client), &log)?;
+    let store = format!("--etcd-servers=http://127.0.0.1:{client}");
+    let mut server = spawn(&named, server_flags(folder, &dir, port, &store), &log)?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let ca = folder.join("pki/ca.crt");
     wait_until(|| ready(address, &ca), &mut server, &log)
@@ -93,7 +103,8 @@ async fn side(name: &str, program: &Path, etcd: &Path, folder: &Path) -> anyhow:
     Ok(Side { http, etcd: Etcd::new(client), _children: [server, etcd] })
 }
 
-fn etcd_flags(dir: &Path, client: u16, peer: u16) -> Vec<String> {
+/// etcd's own flags; whether what is written is on disk is for the caller to add.
+pub fn etcd_flags(dir: &Path, client: u16, peer: u16) -> Vec<String> {
     let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
     vec![
         format!("--data-dir={}", dir.join("etcd").display()),
@@ -102,16 +113,15 @@ fn etcd_flags(dir: &Path, client: u16, peer: u16) -> Vec<String> {
         format!("--listen-peer-urls={peer}"),
         format!("--initial-advertise-peer-urls={peer}"),
         format!("--initial-cluster=default={peer}"),
-        "--unsafe-no-fsync".into(),
         "--log-level=error".into(),
     ]
 }
 
-/// The same for both.
-fn server_flags(folder: &Path, dir: &Path, port: u16, etcd: u16) -> Vec<String> {
+/// The same for both, but for the store.
+pub fn server_flags(folder: &Path, dir: &Path, port: u16, store: &str) -> Vec<String> {
     let pki = |file: &str| folder.join("pki").join(file).display().to_string();
     vec![
-        format!("--etcd-servers=http://127.0.0.1:{etcd}"),
+        store.into(),
         "--bind-address=127.0.0.1".into(),
         format!("--secure-port={port}"),
         format!("--cert-dir={}", dir.display()),
@@ -131,7 +141,7 @@ fn server_flags(folder: &Path, dir: &Path, port: u16, etcd: u16) -> Vec<String> 
 }
 
 /// Free ports, held together so that they differ.
-fn ports() -> anyhow::Result<[u16; 3]> {
+pub fn ports() -> anyhow::Result<[u16; 3]> {
     let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
     let mut ports = [0; 3];
     for (port, listener) in ports.iter_mut().zip(listeners) {
@@ -140,7 +150,8 @@ fn ports() -> anyhow::Result<[u16; 3]> {
     Ok(ports)
 }
 
-fn spawn(program: &Path, flags: Vec<String>, log: &Path) -> anyhow::Result<Killed> {
+/// Starts a program that writes to a log and ends with us.
+pub fn spawn(program: &Path, flags: Vec<String>, log: &Path) -> anyhow::Result<Killed> {
     let file = std::fs::File::create(log)?;
     let mut command = Command::new(program);
     command.args(flags).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
