@@ -75,3 +75,24 @@ cargo_deny() {
 
 etcd_version() { sed -n 's/.*go\.etcd\.io\/etcd\/server\/v3 v\([0-9.]*\).*/\1/p' "$ROOT/hack/etcd-$1/go.mod" | head -n 1; }
 etcd() { go_program "etcd-$(etcd_version "$1")" "etcd-$1" go.etcd.io/etcd/server/v3; }
+
+# conformance_suite: upstream's e2e suite as one test binary, by upstream's version and by what conformance/suite adds; prints
+# its path. ginkgo_program: what runs it.
+conformance_suite() {
+  local dir=$ROOT/conformance/suite out
+  out=$BIN/conformance-suite-$KUBERNETES-$(cat "$dir"/go.{mod,sum} "$dir"/*.go | sha256sum | cut -c1-8).test
+  if [ ! -x "$out" ]; then
+    need_go
+    say "building upstream's e2e suite from Go modules (some 12 minutes the first time)"
+    mkdir -p "$BIN"
+    (cd "$dir" && CGO_ENABLED=0 go test -c -vet=off -mod=readonly -trimpath -ldflags "-s -w" -o "$out.new" .)
+    mv "$out.new" "$out"
+  fi
+  echo "$out"
+}
+ginkgo_program() {
+  local name
+  name=ginkgo-$(sed -n 's/.*github\.com\/onsi\/ginkgo\/v2 v\([0-9.]*\).*/\1/p' "$ROOT/conformance/suite/go.mod" | head -n 1)
+  go_program "$name" ../conformance/suite github.com/onsi/ginkgo/v2/ginkgo
+  echo "$BIN/$name"
+}

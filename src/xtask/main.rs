@@ -5,6 +5,7 @@
 //! | `tidy` | house rules that no compiler knows: sizes, headers, words |
 //! | `layers` | a crate uses lower floors only |
 //! | `kinds` | kinds that still lack upstream's full validation |
+//! | `conformance` | upstream's own e2e suite against a cluster, and its result as data |
 //! | `diff` | the same requests to upstream's API server and to ours, and what differs |
 //! | `measure-start PROGRAM` | start to /readyz and resident memory of the API server |
 //! | `measure-pods PROGRAM IMAGE...` | POST to Running in a whole cluster against bare CRI calls; root only |
@@ -12,6 +13,7 @@
 //! `tidy` and `layers` are tests as well, so that nobody has to remember them.
 
 mod child;
+mod conformance;
 mod diff;
 mod layers;
 mod measure;
@@ -36,12 +38,13 @@ fn main() -> ExitCode {
             copepod_kinds::lacking_full_validation().into_iter().for_each(|kind| println!("{kind}"));
             Ok(Vec::new())
         }
+        ["conformance", rest @ ..] => conformance::command(&root(), rest),
         ["diff", rest @ ..] => diff::command(&root(), rest),
         ["measure-start", program] => measure::start(program).map(|()| Vec::new()),
         ["measure-pods", program, images @ ..] => pods::measure(program, images).map(|()| Vec::new()),
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | layers | kinds | diff | measure-start PROGRAM | measure-pods PROGRAM IMAGE..."
+                "usage: cargo xtask tidy | layers | kinds | conformance | diff | measure-start PROGRAM | measure-pods PROGRAM IMAGE..."
             );
             return ExitCode::from(2);
         }
