@@ -8,6 +8,7 @@ use crate::settings::{Settings, Storage};
 use anyhow::Context as _;
 use copepod_serve::{Shutdown, component};
 use futures::future::BoxFuture;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// One component.
@@ -64,6 +65,11 @@ impl Component {
     }
 }
 
+/// The components that run beside this machine's other programs.
+pub fn here(settings: &Settings) -> impl Iterator<Item = &'static Component> {
+    COMPONENTS.iter().filter(|component| settings.runs_here(component.name))
+}
+
 /// The component that goes by this sub-command.
 pub fn find(name: &str) -> Option<&'static Component> {
     COMPONENTS.iter().find(|c| c.name == name)
@@ -81,7 +87,7 @@ pub fn run_one(component: &Component, arguments: Vec<String>) -> anyhow::Result<
     })
 }
 
-/// Runs all components in this process. When one fails the others are asked to end, and the process with them: half a
+/// Runs all components of this machine in this process. When one fails the others are asked to end, and the process with them: half a
 /// cluster helps nobody, and whoever supervises the process starts a whole one.
 pub fn run_all(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
     copepod_serve::logging::init(2);
@@ -90,20 +96,21 @@ pub fn run_all(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
         // Clients end before the API server does, so that their last words are heard.
         let (clients, server) = (signal.child_token(), Shutdown::new());
         let mut running = tokio::task::JoinSet::new();
-        let [apiserver, others @ ..] = &COMPONENTS;
-        let started =
-            copepod_apiserver::command::start(apiserver.arguments(layout, settings), server.clone()).await?;
-        let Some(api) = started else { return Ok(()) };
-        // Clients that come before their roles are there would be refused, and come again only after a back-off.
-        tokio::select! {
-            _ = tokio::time::timeout(API_WAIT, api.ready()) => {}
-            () = signal.cancelled() => {}
+        if settings.runs("apiserver") {
+            let arguments = COMPONENTS[0].arguments(layout, settings);
+            let started = copepod_apiserver::command::start(arguments, server.clone()).await?;
+            let Some(api) = started else { return Ok(()) };
+            // Clients that come before their roles are there would be refused, and come again only after a back-off.
+            tokio::select! {
+                _ = tokio::time::timeout(API_WAIT, api.ready()) => {}
+                () = signal.cancelled() => {}
+            }
+            running.spawn(async move {
+                api.ended().await;
+                (COMPONENTS[0].name, Ok(()))
+            });
         }
-        running.spawn(async move {
-            api.ended().await;
-            (apiserver.name, Ok(()))
-        });
-        for component in others {
+        for component in here(settings).filter(|component| component.name != COMPONENTS[0].name) {
             let work = (component.run)(component.arguments(layout, settings), clients.clone());
             running.spawn(async move { (component.name, work.await) });
         }
@@ -135,7 +142,7 @@ fn apiserver_flags(layout: &Layout, settings: &Settings) -> Vec<String> {
     let mut out = vec![
         flag("bind-address", settings.bind_address),
         flag("secure-port", settings.secure_port),
-        flag("advertise-address", settings.node_ip),
+        flag("advertise-address", settings.api_address()),
         flag("tls-cert-file", pki("apiserver.crt")),
         flag("tls-private-key-file", pki("apiserver.key")),
         flag("client-ca-file", pki("ca.crt")),
@@ -193,21 +200,43 @@ fn scheduler_flags(layout: &Layout, settings: &Settings) -> Vec<String> {
 }
 
 fn kubelet_flags(layout: &Layout, settings: &Settings) -> Vec<String> {
-    let socket = format!("unix://{}", layout.containerd_socket().display());
-    vec![
-        flag("hostname-override", &settings.node_name),
-        flag("node-ip", settings.node_ip),
-        flag("address", "0.0.0.0"),
-        flag("port", settings.kubelet_port),
-        flag("root-dir", layout.kubelet().display()),
-        flag("pod-manifest-path", layout.manifests().display()),
-        flag("container-runtime-endpoint", &socket),
-        flag("containerd-endpoint", &socket),
-        flag("pod-logs-dir", layout.join("log/pods").display()),
-        flag("cgroup-root", settings.cgroup_root()),
-        flag("tls-cert-file", layout.pki().join("kubelet.crt").display()),
-        flag("tls-private-key-file", layout.pki().join("kubelet.key").display()),
-        flag("client-ca-file", layout.pki().join("ca.crt").display()),
-        flag("cluster-domain", &settings.domain),
-    ]
+    let (name, address) = (&settings.node_name, settings.node_ip);
+    KubeletOf { layout, name, address, cgroup: &settings.cgroup_root() }.flags(settings)
+}
+
+/// The node that a kubelet is for: the machine itself, or one of several.
+#[derive(Clone, Copy, Debug)]
+pub struct KubeletOf<'a> {
+    /// Where its things are.
+    pub layout: &'a Layout,
+    /// Its name.
+    pub name: &'a str,
+    /// Its address.
+    pub address: IpAddr,
+    /// The cgroup of its pods.
+    pub cgroup: &'a str,
+}
+
+impl KubeletOf<'_> {
+    /// The flags of its kubelet.
+    pub fn flags(self, settings: &Settings) -> Vec<String> {
+        let KubeletOf { layout, name, address, cgroup } = self;
+        let socket = format!("unix://{}", layout.containerd_socket().display());
+        vec![
+            flag("hostname-override", name),
+            flag("node-ip", address),
+            flag("address", "0.0.0.0"),
+            flag("port", settings.kubelet_port),
+            flag("root-dir", layout.kubelet().display()),
+            flag("pod-manifest-path", layout.manifests().display()),
+            flag("container-runtime-endpoint", &socket),
+            flag("containerd-endpoint", &socket),
+            flag("pod-logs-dir", layout.join("log/pods").display()),
+            flag("cgroup-root", cgroup),
+            flag("tls-cert-file", layout.pki().join("kubelet.crt").display()),
+            flag("tls-private-key-file", layout.pki().join("kubelet.key").display()),
+            flag("client-ca-file", layout.pki().join("ca.crt").display()),
+            flag("cluster-domain", &settings.domain),
+        ]
+    }
 }

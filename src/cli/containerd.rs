@@ -5,6 +5,7 @@
 //! 2.x serve; 2.x reads another form of the configuration.
 
 use crate::doctor::find_program;
+use crate::doctor::network::Range;
 use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::units::Unit;
@@ -19,7 +20,7 @@ pub const PAUSE_IMAGE: &str = "localhost/copepod/pause:1";
 /// Where Debian and others put CNI plugins.
 pub const CNI_DIRS: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
 /// The plugins that the pod network needs.
-pub const CNI_PLUGINS: [&str; 4] = ["bridge", "host-local", "portmap", "loopback"];
+pub const CNI_PLUGINS: [&str; 5] = ["bridge", "ptp", "host-local", "portmap", "loopback"];
 /// Folder with hosts.toml files for registries, as administrators know it.
 const REGISTRIES: &str = "/etc/containerd/certs.d";
 
@@ -79,6 +80,11 @@ impl Programs {
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
 
+    /// Version of the configuration that we write for it.
+    fn form(&self) -> u32 {
+        form_of(self.release())
+    }
+
     /// The daemon as a process of the cluster. It looks for its shim in the PATH before it looks beside itself: of two
     /// releases on a machine the shim must be its own.
     pub fn unit(&self, layout: &Layout) -> Unit {
@@ -98,27 +104,73 @@ fn version_of(text: &str) -> Option<&str> {
     (end > 0).then_some(&word[..end])
 }
 
+/// 2.x still reads the former version, but names its plugins otherwise.
+fn form_of(release: (u32, u32)) -> u32 {
+    if release >= (2, 0) { 3 } else { 2 }
+}
+
 fn config_file(layout: &Layout) -> PathBuf {
     layout.join("containerd/config.toml")
 }
 
 /// Writes configuration of containerd and network.
-pub fn write_config(layout: &Layout, settings: &Settings, programs: &Programs) -> anyhow::Result<()> {
+pub fn write_config(
+    layout: &Layout,
+    settings: &Settings,
+    programs: &Programs,
+    network: &str,
+) -> anyhow::Result<()> {
     let cni = cni_dir().unwrap_or_else(|| PathBuf::from(CNI_DIRS[0]));
-    let text = config(layout, &cni, !can_raise_limits(), programs.release());
+    let registries = settings.registry_config.as_deref().unwrap_or(REGISTRIES);
+    let mut text = config(layout, &cni, Path::new(registries), !can_raise_limits(), programs.release());
+    if let Some(file) = &settings.containerd_import {
+        let more = std::fs::read_to_string(file).with_context(|| format!("--containerd-import {file}"))?;
+        text += &imported(&more, programs.form()).with_context(|| format!("--containerd-import {file}"))?;
+    }
     files::write(&config_file(layout), text.as_bytes(), Mode::Public)?;
-    let network = network(settings)?;
     files::write(&layout.join("cni/10-copepod.conflist"), network.as_bytes(), Mode::Public)?;
     Ok(())
 }
 
+/// More settings, to stand behind our own. containerd's own `imports` do not serve: 1.6 to 2.1 replace the whole section of a
+/// plugin by that of an imported file, so that a further runtime handler would take the pod network away.
+fn imported(text: &str, form: u32) -> anyhow::Result<String> {
+    let mut out = String::from("# From --containerd-import:\n");
+    let mut in_table = false;
+    for line in text.lines() {
+        let words = line.trim();
+        in_table |= words.starts_with('[');
+        if in_table || words.is_empty() || words.starts_with('#') {
+            out.push_str(line);
+            out.push('\n');
+            continue;
+        }
+        let version = words.split_once('=').filter(|(key, _)| key.trim() == "version");
+        match version.map(|(_, value)| value.split('#').next().unwrap_or_default().trim()) {
+            Some(value) if value == form.to_string() => {}
+            Some(value) => {
+                bail!("it has version {value}; this containerd's configuration is written in version {form}")
+            }
+            None => bail!("{words:?} is outside of a table: only tables can be added"),
+        }
+    }
+    Ok(out)
+}
+
 /// The same settings in the form of 1.x or of 2.x.
-fn config(layout: &Layout, cni: &Path, restrict_oom_score: bool, release: (u32, u32)) -> String {
+fn config(
+    layout: &Layout,
+    cni: &Path,
+    registries: &Path,
+    restrict_oom_score: bool,
+    release: (u32, u32),
+) -> String {
     let v2 = release >= (2, 0);
     let quoted = |p: &Path| format!("{:?}", p.display().to_string());
-    let (form, runtime, images) = match v2 {
-        true => (3, "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images"),
-        false => (2, "io.containerd.grpc.v1.cri", "io.containerd.grpc.v1.cri"),
+    let form = form_of(release);
+    let (runtime, images) = match v2 {
+        true => ("io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images"),
+        false => ("io.containerd.grpc.v1.cri", "io.containerd.grpc.v1.cri"),
     };
     let mut tables: Vec<(String, Vec<(&str, String)>)> = vec![
         ("grpc".into(), vec![("address", quoted(&layout.containerd_socket()))]),
@@ -145,7 +197,7 @@ fn config(layout: &Layout, cni: &Path, restrict_oom_score: bool, release: (u32, 
         false => ("bin_dir", quoted(cni)),
     };
     tables.push((format!("plugins.{runtime:?}.cni"), vec![dirs, ("conf_dir", quoted(&layout.join("cni")))]));
-    tables.push((format!("plugins.{images:?}.registry"), vec![("config_path", format!("{REGISTRIES:?}"))]));
+    tables.push((format!("plugins.{images:?}.registry"), vec![("config_path", quoted(registries))]));
     tables
         .push((format!("plugins.{runtime:?}.containerd"), vec![("default_runtime_name", "\"runc\"".into())]));
     tables.push((
@@ -167,7 +219,8 @@ fn config(layout: &Layout, cni: &Path, restrict_oom_score: bool, release: (u32, 
     out
 }
 
-fn network(settings: &Settings) -> anyhow::Result<String> {
+/// The network of the machine's own pods: a bridge, and what leaves it gets the machine's address.
+pub fn bridged_network(settings: &Settings) -> anyhow::Result<String> {
     let bridge = serde_json::json!({
         "type": "bridge",
         "bridge": settings.bridge,
@@ -182,8 +235,27 @@ fn network(settings: &Settings) -> anyhow::Result<String> {
             "routes": [{ "dst": "0.0.0.0/0" }],
         },
     });
+    network_of(bridge)
+}
+
+/// The network of the pods of one of several nodes: a cable for each pod, and nothing translated; who is reached over which
+/// node is known by routes.
+pub fn routed_network(pods: &Range, addresses_in_use: &Path) -> anyhow::Result<String> {
+    network_of(serde_json::json!({
+        "type": "ptp",
+        "ipMasq": false,
+        "ipam": {
+            "type": "host-local",
+            "dataDir": addresses_in_use.display().to_string(),
+            "ranges": [[{ "subnet": pods.to_string() }]],
+            "routes": [{ "dst": "0.0.0.0/0" }],
+        },
+    }))
+}
+
+fn network_of(first: serde_json::Value) -> anyhow::Result<String> {
     let portmap = serde_json::json!({ "type": "portmap", "capabilities": { "portMappings": true } });
-    let list = serde_json::json!({ "cniVersion": "0.4.0", "name": "copepod", "plugins": [bridge, portmap] });
+    let list = serde_json::json!({ "cniVersion": "0.4.0", "name": "copepod", "plugins": [first, portmap] });
     Ok(serde_json::to_string_pretty(&list)? + "\n")
 }
 
@@ -211,7 +283,7 @@ mod tests {
         let layout = Layout::new("/d".into());
         for release in [(1, 6), (1, 7), (2, 0), (2, 1)] {
             let v2 = release >= (2, 0);
-            let text = config(&layout, Path::new("/cni"), true, release);
+            let text = config(&layout, Path::new("/cni"), Path::new("/registries"), true, release);
             let mut heads: Vec<&str> = text.lines().filter(|line| line.starts_with('[')).collect();
             let count = heads.len();
             heads.sort_unstable();
@@ -220,6 +292,21 @@ mod tests {
             assert_eq!(text.contains("version = 3"), v2, "{text}");
             assert_eq!(text.contains("io.containerd.grpc.v1.cri"), !v2, "{text}");
             assert_eq!(text.contains("bin_dirs = [\"/cni\"]"), release >= (2, 1), "{text}");
+            assert!(text.contains("config_path = \"/registries\""), "{text}");
+        }
+    }
+
+    #[test]
+    fn more_tables_are_added_and_nothing_else() {
+        let handler =
+            "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.other]\n  runtime_type = \"x\"\n";
+        let text = imported(&format!("# mine\nversion = 2 # old\n{handler}"), 2).expect("tables");
+        assert!(text.contains("# mine\n") && text.ends_with(handler) && !text.contains("version"), "{text}");
+        for (text, want) in [
+            ("version = 2\n", "it has version 2; this containerd's configuration is written in version 3"),
+            ("root = \"/x\"\n[a]\n", "\"root = \\\"/x\\\"\" is outside of a table: only tables can be added"),
+        ] {
+            assert_eq!(imported(text, 3).expect_err("refused").to_string(), want);
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::containerd::Programs;
 use crate::layout::Layout;
+use crate::nodes::{self, Place};
 use crate::settings::Settings;
-use crate::units;
+use crate::units::{self, Unit};
 use crate::{kubeconfig, up};
 use anyhow::Context as _;
 use clap::Args;
@@ -25,6 +26,8 @@ pub struct Down {
     keep_pods: bool,
 }
 
+/// The unit that is stopped last.
+const CONTAINERD: &str = "containerd";
 /// How long mounts and processes of pods get to go away.
 const WAIT: Duration = Duration::from_secs(10);
 /// Processes that are no children end without telling: they are looked for.
@@ -37,25 +40,23 @@ impl Down {
             eprintln!("there is no cluster in {}", layout.root().display());
             return Ok(());
         };
-        let mut names = up::unit_names(&settings);
-        names.reverse();
-        let (last, rest) = (names.pop(), names);
-        for name in rest {
+        let places = nodes::places(layout, &settings)?;
+        // First who would start pods again.
+        for place in &places {
+            nodes::stop_agents(place)?;
+        }
+        for name in up::unit_names(&settings).into_iter().rev().filter(|name| *name != CONTAINERD) {
             if units::stop(layout, name)? {
                 eprintln!("stopped {name}");
             }
         }
-        // containerd last: it is needed to end the pods in an orderly way.
-        if !self.keep_pods {
-            remove_pods(layout, &settings);
+        for place in &places {
+            self.stop_node(layout, &settings, place)?;
         }
-        if let Some(name) = last
-            && units::stop(layout, name)?
-        {
-            eprintln!("stopped {name}");
-        }
-        if !self.keep_pods {
-            kill_leftovers(layout, &settings)?;
+        match places.is_empty() {
+            true => self.stop_machine(layout, &settings)?,
+            false if !self.keep_pods => nodes::network::remove(layout, &settings)?,
+            false => {}
         }
         if self.purge {
             purge(layout, &settings)?;
@@ -65,15 +66,44 @@ impl Down {
     }
 }
 
+impl Down {
+    /// containerd last: it is needed to end the pods in an orderly way.
+    fn stop_machine(&self, layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
+        if !self.keep_pods {
+            let unit = Programs::find(settings.containerd.as_deref()).map(|programs| programs.unit(layout));
+            remove_pods(layout, unit);
+        }
+        if units::stop(layout, CONTAINERD)? {
+            eprintln!("stopped {CONTAINERD}");
+        }
+        if self.keep_pods { Ok(()) } else { kill_leftovers(layout, settings) }
+    }
+
+    /// The same in one of several nodes. A node whose pods go on goes on itself.
+    fn stop_node(&self, layout: &Layout, settings: &Settings, place: &Place) -> anyhow::Result<()> {
+        if self.keep_pods {
+            units::stop(&place.layout, CONTAINERD)?;
+            return Ok(());
+        }
+        // Without its holder there is no way into the node, and its pods are killed.
+        if units::running(&place.layout, nodes::HOLDER)?.is_some() {
+            let unit = Programs::find(settings.containerd.as_deref())
+                .and_then(|programs| nodes::containerd_unit(layout, place, &programs));
+            remove_pods(&place.layout, unit);
+        }
+        nodes::end(place)
+    }
+}
+
 /// Ends all containers and removes all sandboxes, so that CNI gives their addresses, devices and rules back. A containerd
 /// that died is started once more for that. What cannot be ended so is killed and taken apart afterwards.
-fn remove_pods(layout: &Layout, settings: &Settings) {
+fn remove_pods(layout: &Layout, containerd: anyhow::Result<Unit>) {
     // containerd keeps a folder for each running container: without any there is nothing to end, and it may be gone.
     let tasks = layout.join("containerd/state/io.containerd.runtime.v2.task/k8s.io");
     if std::fs::read_dir(tasks).map_or(true, |mut entries| entries.next().is_none()) {
         return;
     }
-    let removed = revive(layout, settings).and_then(|()| {
+    let removed = containerd.and_then(|unit| revive(layout, &unit)).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let socket = layout.containerd_socket();
         Ok(runtime.block_on(copepod_kubelet::teardown::remove_all_pods(&socket))?)
@@ -86,9 +116,8 @@ fn remove_pods(layout: &Layout, settings: &Settings) {
 }
 
 /// Starts containerd if it does not run, and waits until it listens.
-fn revive(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
-    let unit = Programs::find(settings.containerd.as_deref())?.unit(layout);
-    if units::start(layout, &unit)? {
+fn revive(layout: &Layout, unit: &Unit) -> anyhow::Result<()> {
+    if units::start(layout, unit)? {
         eprintln!("started containerd once more, to end its pods");
     }
     let until = Instant::now() + WAIT;
@@ -107,23 +136,57 @@ fn revive(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
 /// Kills what is left: shims, which are known by the socket on their command line, and what runs in the pods' cgroups.
 fn kill_leftovers(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
     let needle = layout.containerd_socket().display().to_string();
-    let until = Instant::now() + WAIT;
-    loop {
+    kill_all("processes of pods", &|| {
         let mut left = shims(&needle)?;
         left.extend(copepod_kubelet::teardown::pod_processes(&settings.cgroup_root())?);
+        Ok(left)
+    })
+}
+
+/// Kills until none are left.
+pub fn kill_all(what: &str, left: &dyn Fn() -> anyhow::Result<Vec<i32>>) -> anyhow::Result<()> {
+    let until = Instant::now() + WAIT;
+    loop {
+        let left = left()?;
         if left.is_empty() {
             return Ok(());
         }
-        anyhow::ensure!(Instant::now() < until, "processes of pods do not end: {left:?}");
-        for pid in left {
-            match kill(Pid::from_raw(pid), Signal::SIGKILL) {
-                // It ended by itself.
-                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-                Err(error) => return Err(error).with_context(|| format!("could not kill process {pid}")),
-            }
-        }
+        anyhow::ensure!(Instant::now() < until, "{what} do not end: {left:?}");
+        signal(&left, Signal::SIGKILL)?;
         std::thread::sleep(POLL);
     }
+}
+
+/// Asks processes to end, and kills those that do not.
+pub fn end_all(what: &str, left: &dyn Fn() -> anyhow::Result<Vec<i32>>) -> anyhow::Result<()> {
+    signal(&left()?, Signal::SIGTERM)?;
+    let until = Instant::now() + WAIT;
+    while !left()?.is_empty() && Instant::now() < until {
+        std::thread::sleep(POLL);
+    }
+    kill_all(what, left)
+}
+
+fn signal(processes: &[i32], signal: Signal) -> anyhow::Result<()> {
+    for pid in processes {
+        match kill(Pid::from_raw(*pid), signal) {
+            // It ended by itself.
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(error) => return Err(error).with_context(|| format!("could not send {signal} to {pid}")),
+        }
+    }
+    Ok(())
+}
+
+fn command_line(pid: i32) -> String {
+    // A process that has just ended has no command line any more.
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).into_owned()
+}
+
+/// Whether a process watches over the containers of a pod.
+pub fn is_shim(pid: i32) -> bool {
+    command_line(pid).contains("containerd-shim")
 }
 
 fn shims(needle: &str) -> anyhow::Result<Vec<i32>> {
@@ -132,9 +195,7 @@ fn shims(needle: &str) -> anyhow::Result<Vec<i32>> {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        // A process that has just ended has no command line any more.
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&line);
+        let text = command_line(pid);
         if text.contains("containerd-shim") && text.contains(needle) {
             found.push(pid);
         }
@@ -144,6 +205,7 @@ fn shims(needle: &str) -> anyhow::Result<Vec<i32>> {
 
 fn purge(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
     unmount_below(layout.root())?;
+    nodes::points::remove(layout)?;
     let link = Path::new("/sys/class/net").join(&settings.bridge);
     if link.exists() {
         run("ip", &["link", "delete", &settings.bridge])?;

@@ -1,49 +1,56 @@
-//! `copepod image`: images of the node, through containerd's own tool.
+//! `copepod image`: images of the nodes, through containerd's own tool.
 
 use crate::containerd::Programs;
 use crate::layout::Layout;
+use crate::nodes;
 use crate::settings::Settings;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Container images of the node.
+/// Container images of the nodes.
 #[derive(Debug, Subcommand)]
 pub enum Image {
-    /// Load images from a tar file, as written by 'docker save' or in the OCI layout.
+    /// Load images from a tar file into every node, as written by 'docker save' or in the OCI layout.
     Load {
         /// The file.
         file: PathBuf,
     },
-    /// List the images of the node.
+    /// List the images of the nodes.
     List,
 }
 
 impl Image {
     /// Runs the command.
     pub fn run(&self, layout: &Layout) -> anyhow::Result<()> {
+        let settings = Settings::load(layout)?;
         match self {
             Image::Load { file } => {
                 let file = file.canonicalize().with_context(|| format!("{}", file.display()))?;
-                for name in load(layout, &file)? {
+                for name in nodes::load(layout, &settings, &file)? {
                     println!("{name}");
                 }
             }
             Image::List => {
-                let output = ctr(layout, &["images", "list", "--quiet"])?;
-                let text = String::from_utf8_lossy(&output.stdout);
-                // Each image also stands under its digest.
-                text.lines().filter(|l| !l.starts_with("sha256:")).for_each(|l| println!("{l}"));
+                let mut names = BTreeSet::new();
+                for socket in nodes::sockets(layout, &settings)? {
+                    let output = ctr(&settings, &socket, &["images", "list", "--quiet"])?;
+                    let text = String::from_utf8_lossy(&output.stdout);
+                    // Each image also stands under its digest.
+                    names.extend(text.lines().filter(|l| !l.starts_with("sha256:")).map(str::to_owned));
+                }
+                names.iter().for_each(|name| println!("{name}"));
             }
         }
         Ok(())
     }
 }
 
-/// Loads all images of a file; their names.
-pub fn load(layout: &Layout, file: &std::path::Path) -> anyhow::Result<Vec<String>> {
-    let output = ctr(layout, &["images", "import", &file.display().to_string()])?;
+/// Loads all images of a file into the containerd at this socket; their names.
+pub fn load(settings: &Settings, socket: &Path, file: &Path) -> anyhow::Result<Vec<String>> {
+    let output = ctr(settings, socket, &["images", "import", &file.display().to_string()])?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(imported(&text))
 }
@@ -62,14 +69,12 @@ fn imported(text: &str) -> Vec<String> {
 }
 
 /// The images that CRI sees live in containerd's namespace `k8s.io`.
-fn ctr(layout: &Layout, arguments: &[&str]) -> anyhow::Result<Output> {
-    let socket = layout.containerd_socket();
+fn ctr(settings: &Settings, socket: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
     if !socket.exists() {
         bail!("containerd does not run: start the cluster with 'copepod up'");
     }
-    let wanted = Settings::read(layout)?.and_then(|settings| settings.containerd);
-    let mut command = Command::new(Programs::find(wanted.as_deref())?.ctr);
-    command.arg("--address").arg(&socket).args(["--namespace", "k8s.io"]).args(arguments);
+    let mut command = Command::new(Programs::find(settings.containerd.as_deref())?.ctr);
+    command.arg("--address").arg(socket).args(["--namespace", "k8s.io"]).args(arguments);
     let output = command.output().context("could not run 'ctr'")?;
     if !output.status.success() {
         bail!("ctr {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());

@@ -56,6 +56,11 @@ impl Layout {
     pub fn containerd_socket(&self) -> PathBuf {
         self.join("containerd.sock")
     }
+    /// What belongs to one of several nodes, laid out as the cluster's own folder is. By number: names may be too long for
+    /// the path of a socket.
+    pub fn node(&self, number: u8) -> Layout {
+        Layout { root: self.join(&format!("nodes/{number}")) }
+    }
     /// A unit's process id.
     pub fn pid(&self, unit: &str) -> PathBuf {
         self.join(&format!("run/{unit}.pid"))

@@ -5,6 +5,7 @@
 //! | [`settings`] | what `up` was told, kept in the data folder for the other commands |
 //! | [`layout`] | where everything lies below the data folder |
 //! | [`units`] | the processes of a cluster: started detached, found again, stopped |
+//! | [`nodes`] | several nodes on this machine, in namespaces of their own |
 //! | [`components`] | the flags of each component, and running several in one process |
 //! | [`containerd`] | the configuration of the cluster's own containerd and of the pod network |
 //! | [`up`], [`down`], [`status`], [`doctor`], [`image`], [`kubeconfig`] | the commands |
@@ -18,6 +19,7 @@ mod down;
 mod image;
 mod kubeconfig;
 mod layout;
+mod nodes;
 mod settings;
 mod status;
 mod units;
@@ -39,8 +41,10 @@ Examples:
   copepod doctor                     what this machine lacks
   copepod up                         a cluster; twice is as good as once
   copepod up --etcd --separate       objects in etcd, a process for each component
+  copepod up --nodes 3               three nodes on this machine
+  copepod node exec NAME -- ip addr  a command in the network, mounts and host name of one of them
   copepod --data-dir /var/lib/b up   a second cluster beside the first
-  copepod image load web.tar         an image for its pods, without a registry
+  copepod image load web.tar         an image for their pods, without a registry
   copepod status                     what runs, and how to call kubectl
   copepod down --purge               nothing is left";
 
@@ -57,7 +61,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start the cluster, or what of it is not running, and wait until its node is ready.
+    /// Start the cluster, or what of it is not running, and wait until its nodes are ready.
     Up(Box<up::Up>),
     /// Stop the cluster and its pods.
     Down(down::Down),
@@ -67,9 +71,12 @@ enum Command {
     Doctor,
     /// Print an administrator's kubeconfig.
     Kubeconfig,
-    /// Container images of the node.
+    /// Container images of the nodes.
     #[command(subcommand)]
     Image(image::Image),
+    /// The nodes of a cluster with several.
+    #[command(subcommand)]
+    Node(nodes::command::NodeCommand),
     /// Run all components in this process, in the foreground. `up` starts this in the background.
     #[command(hide = true)]
     Run,
@@ -96,6 +103,7 @@ fn main() -> ExitCode {
         Command::Doctor => doctor::run(&layout),
         Command::Kubeconfig => kubeconfig::print(&layout),
         Command::Image(image) => image.run(&layout),
+        Command::Node(node) => node.run(&layout),
         Command::Run => settings::Settings::load(&layout).and_then(|s| components::run_all(&layout, &s)),
     })
 }

@@ -1,22 +1,25 @@
-//! `copepod up`: makes what is missing, starts what does not run, waits until the node is ready. Doing it twice is as good
+//! `copepod up`: makes what is missing, starts what does not run, waits until the nodes are ready. Doing it twice is as good
 //! as once.
 
 use crate::containerd::Programs;
 use crate::doctor::network::{self, Range};
 use crate::layout::Layout;
+use crate::nodes::plan::NODES_MAX;
+use crate::nodes::{self, Place};
 use crate::settings::{CLUSTERS_MAX, Settings, Storage};
 use crate::units::{self, Unit};
-use crate::{components, containerd, doctor, image, kubeconfig};
+use crate::{components, containerd, doctor, kubeconfig};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use copepod_pki::files::{self, Mode};
 use copepod_pki::{ClusterPki, ClusterSpec};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Start the cluster, or what of it is not running, and wait until its node is ready.
+/// Start the cluster, or what of it is not running, and wait until its nodes are ready.
 ///
 /// Settings are kept in the data folder: a later 'up' without flags starts the same cluster. A second cluster on one
 /// machine needs only a data folder of its own ('copepod --data-dir DIR up'): ports, bridge, addresses of pods and the
@@ -38,11 +41,15 @@ pub struct Up {
     /// Run each component in a process of its own instead of all in one.
     #[arg(long)]
     separate: bool,
-    /// Name of this machine's node [default: the host name].
+    /// So many nodes on this machine, each with a network, mounts, a host name, a containerd and a kubelet of its own; chosen
+    /// by the first 'up' [default: one, which is the machine itself].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MAX)))]
+    nodes: Option<u8>,
+    /// Name of this machine's node; of several, what is put before -1, -2 ... [default: the host name].
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
     /// Address of this machine's node [default: that of the default route].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "nodes")]
     node_ip: Option<IpAddr>,
     /// Address that the API server listens on [default: 0.0.0.0, all of the machine's].
     #[arg(long, value_name = "ADDRESS")]
@@ -59,7 +66,10 @@ pub struct Up {
     /// Health and metrics port of the scheduler [default: 10259].
     #[arg(long, value_name = "PORT")]
     scheduler_port: Option<u16>,
-    /// Addresses of pods [default: 10.244.0.0/24].
+    /// Addresses of several nodes; the first is the API server's [default: 10.200.0.0/24].
+    #[arg(long, value_name = "RANGE")]
+    node_cidr: Option<String>,
+    /// Addresses of pods [default: 10.244.0.0/24, and /16 for several nodes].
     #[arg(long, value_name = "RANGE")]
     pod_cidr: Option<String>,
     /// Addresses of services [default: 10.96.0.0/12].
@@ -74,7 +84,20 @@ pub struct Up {
     /// Do not touch the kubeconfig of the user (the first of KUBECONFIG, or ~/.kube/config).
     #[arg(long)]
     no_kubeconfig: bool,
-    /// Load the images of this tar file into the node before it is ready; may be given several times.
+    /// Do not run these components, for which you run another program: all is made that it needs. 'none' takes that back.
+    #[arg(long, value_name = "COMPONENTS", value_delimiter = ',',
+        value_parser = ["apiserver", "controller-manager", "scheduler", "kubelet", "none"])]
+    without: Vec<String>,
+    /// Folder with containerd's hosts.toml files for registries [default: /etc/containerd/certs.d].
+    #[arg(long, value_name = "DIR")]
+    registry_config: Option<PathBuf>,
+    /// Add the tables of this file to the configuration of containerd: further runtime handlers, for example.
+    #[arg(long, value_name = "FILE")]
+    containerd_import: Option<PathBuf>,
+    /// Start all and do not wait until it is ready.
+    #[arg(long)]
+    no_wait: bool,
+    /// Load the images of this tar file into each node before it is ready; may be given several times.
     #[arg(long = "load", value_name = "FILE")]
     images: Vec<PathBuf>,
     /// How long to wait for each step, in seconds.
@@ -82,15 +105,20 @@ pub struct Up {
     timeout: u64,
 }
 
-/// Names of the processes that a cluster with these settings has, in the order of their start.
+/// Names of the processes that a cluster with these settings has on this machine outside of nodes, in the order of their
+/// start.
 pub fn unit_names(settings: &Settings) -> Vec<&'static str> {
-    let mut names = vec!["containerd"];
+    let mut names = Vec::new();
+    if settings.nodes == 0 {
+        names.push("containerd");
+    }
     if matches!(settings.storage, Storage::Etcd { .. }) {
         names.push("etcd");
     }
+    let mut here = components::here(settings).map(|c| c.name).peekable();
     match settings.separate {
-        true => names.extend(components::COMPONENTS.iter().map(|c| c.name)),
-        false => names.push("copepod"),
+        true => names.extend(here),
+        false => names.extend(here.peek().map(|_| "copepod")),
     }
     names
 }
@@ -120,14 +148,14 @@ fn service_address(cidr: &str) -> anyhow::Result<IpAddr> {
 
 /// What a first `up` without flags would choose.
 pub fn first_settings() -> anyhow::Result<Settings> {
-    choose(Ok)
+    choose(0, Ok)
 }
 
 /// The first of this machine's possible clusters that meets nothing which is there already, with `flags` applied. Where
 /// each does, because of a flag, it is the first of all: the checks that follow say what is taken.
-fn choose(flags: impl Fn(Settings) -> anyhow::Result<Settings>) -> anyhow::Result<Settings> {
+fn choose(nodes: u8, flags: impl Fn(Settings) -> anyhow::Result<Settings>) -> anyhow::Result<Settings> {
     let (name, address) = (host_name()?, default_address());
-    let number = |number| flags(Settings::fresh(number, name.clone(), address));
+    let number = |number| flags(Settings::fresh(number, nodes, name.clone(), address));
     for candidate in 0..CLUSTERS_MAX {
         let settings = number(candidate)?;
         if !network::taken(&settings) {
@@ -153,7 +181,7 @@ impl Up {
         let before = Settings::read(layout)?;
         let settings = match before.clone() {
             Some(before) => self.over(before)?,
-            None => choose(|fresh| self.over(fresh))?,
+            None => choose(self.nodes.unwrap_or(0), |fresh| self.over(fresh))?,
         };
         match before {
             Some(before) if before != settings => self.refuse_changes_while_running(layout, &before)?,
@@ -170,29 +198,76 @@ impl Up {
         settings.save(layout)?;
         self.prepare(layout, &settings, &programs)?;
 
+        let places = nodes::places(layout, &settings)?;
+        for place in &places {
+            self.start_node(layout, &settings, &programs, place, &progress)?;
+        }
         for unit in units(layout, &settings, &programs)? {
             if units::start(layout, &unit)? {
                 progress.say(format_args!("started {}", unit.name));
             }
             if unit.name == "containerd" {
                 self.wait_for_containerd(layout)?;
-                for file in &self.images {
-                    for name in image::load(layout, file)? {
-                        progress.say(format_args!("loaded {name}"));
-                    }
-                }
+                self.load_images(layout, &settings, &progress)?;
             }
         }
-        self.wait_for_api(layout, &settings)?;
-        progress.say("the API server is ready");
-        self.wait_for_node(layout, &settings)?;
-        progress.say(format_args!("node {} is ready", settings.node_name));
+        if !places.is_empty() {
+            self.load_images(layout, &settings, &progress)?;
+        }
+        let api = settings.runs("apiserver") && !self.no_wait;
+        if api {
+            self.wait_for_api(layout, &settings)?;
+            progress.say("the API server is ready");
+        }
+        for place in places.iter().filter(|_| settings.runs("kubelet")) {
+            if units::start(&place.layout, &nodes::kubelet_unit(layout, &settings, place)?)? {
+                progress.say(format_args!("started kubelet of {}", place.node.name));
+            }
+        }
+        if api && settings.runs("kubelet") {
+            self.wait_for_nodes(layout, &settings, &places)?;
+            let names = nodes::names(&settings)?;
+            let (noun, verb) = if names.len() == 1 { ("node", "is") } else { ("nodes", "are") };
+            progress.say(format_args!("{noun} {} {verb} ready", names.join(", ")));
+        } else {
+            progress.say("not waited for: 'copepod status' says what runs");
+        }
         self.say_what_next(layout, &settings)
+    }
+
+    /// Starts one of several nodes and its containerd.
+    fn start_node(
+        &self,
+        layout: &Layout,
+        settings: &Settings,
+        programs: &Programs,
+        place: &Place,
+        progress: &Progress,
+    ) -> anyhow::Result<()> {
+        let started = nodes::start_holder(layout, settings, place, |layout, unit, ready| {
+            self.wait(layout, unit, "waiting for the node", ready)
+        });
+        if started.with_context(|| format!("node {}", place.node.name))? {
+            progress.say(format_args!("started node {}", place.node.name));
+        }
+        if units::start(&place.layout, &nodes::containerd_unit(layout, place, programs)?)? {
+            progress.say(format_args!("started containerd of {}", place.node.name));
+        }
+        self.wait_for_containerd(&place.layout)
+    }
+
+    fn load_images(&self, layout: &Layout, settings: &Settings, progress: &Progress) -> anyhow::Result<()> {
+        for file in &self.images {
+            for name in nodes::load(layout, settings, file)? {
+                progress.say(format_args!("loaded {name}"));
+            }
+        }
+        Ok(())
     }
 
     /// A second cluster has other ports and names than the documentation says: its user must be told.
     fn say_what_was_chosen(&self, settings: &Settings) {
-        let first = Settings::fresh(0, settings.node_name.clone(), settings.node_ip);
+        let first = Settings::fresh(0, settings.nodes, settings.node_name.clone(), settings.node_ip);
         if self.bridge.is_none() && settings.bridge != first.bridge {
             eprintln!(
                 "there is another cluster on this machine, or something else has its ports, bridge or addresses: this one has \
@@ -225,7 +300,23 @@ impl Up {
             Some(program) => Some(Programs::find(Some(program))?.containerd.display().to_string()),
             None => base.containerd,
         };
+        let path = |given: &Option<PathBuf>, base: Option<String>| match given {
+            Some(path) => {
+                let found = path.canonicalize().with_context(|| format!("{}", path.display()))?;
+                Ok(Some(found.display().to_string()))
+            }
+            None => anyhow::Ok(base),
+        };
+        let without = match self.without.is_empty() {
+            true => base.without,
+            false => self.without.iter().filter(|name| *name != "none").cloned().collect(),
+        };
         Ok(Settings {
+            nodes: self.nodes.unwrap_or(base.nodes),
+            node_cidr: self.node_cidr.clone().unwrap_or(base.node_cidr),
+            without,
+            registry_config: path(&self.registry_config, base.registry_config)?,
+            containerd_import: path(&self.containerd_import, base.containerd_import)?,
             node_name: self.node_name.clone().unwrap_or(base.node_name),
             node_ip: self.node_ip.unwrap_or(base.node_ip),
             bind_address: self.bind_address.unwrap_or(base.bind_address),
@@ -245,8 +336,16 @@ impl Up {
     }
 
     fn refuse_changes_while_running(&self, layout: &Layout, before: &Settings) -> anyhow::Result<()> {
-        for name in unit_names(before) {
-            if units::running(layout, name)?.is_some() {
+        if self.nodes.is_some_and(|nodes| nodes != before.nodes) {
+            bail!(
+                "--nodes is chosen once: 'copepod down --purge' first, or start another cluster with --data-dir"
+            );
+        }
+        let here = unit_names(before).into_iter().map(|name| (layout.clone(), name)).collect::<Vec<_>>();
+        let there = nodes::places(layout, before)?;
+        let there = there.iter().flat_map(|p| nodes::UNITS.map(|name| (p.layout.clone(), name)));
+        for (layout, name) in here.into_iter().chain(there) {
+            if units::running(&layout, name)?.is_some() {
                 bail!("the cluster runs with other settings: stop it with 'copepod down' first");
             }
         }
@@ -255,20 +354,31 @@ impl Up {
 
     /// Certificates, kubeconfigs, configuration of containerd.
     fn prepare(&self, layout: &Layout, settings: &Settings, programs: &Programs) -> anyhow::Result<()> {
+        let mut addresses = vec![[127, 0, 0, 1].into(), settings.node_ip];
+        addresses.extend((settings.nodes > 0).then(|| settings.api_address()));
         let spec = ClusterSpec {
-            node_name: settings.node_name.clone(),
-            addresses: vec![[127, 0, 0, 1].into(), settings.node_ip],
+            // Of several nodes each has its own besides; there must be none for a node that is not there.
+            node_name: nodes::names(settings)?.swap_remove(0),
+            addresses,
             service_address: service_address(&settings.service_cidr)?,
             domain: settings.domain.clone(),
         };
         ClusterPki::ensure(&layout.pki(), &spec)?;
-        for component in components::COMPONENTS.iter().filter(|c| !c.leaf.is_empty()) {
+        for component in components::COMPONENTS
+            .iter()
+            .filter(|c| !c.leaf.is_empty() && (settings.nodes == 0 || c.leaf != "node"))
+        {
             let text = kubeconfig::render(layout, settings, component.leaf)?;
             files::write(&layout.kubeconfig(component.name), text.as_bytes(), Mode::Private)?;
         }
         let admin = kubeconfig::render(layout, settings, "admin")?;
         files::write(&layout.kubeconfig("admin"), admin.as_bytes(), Mode::Private)?;
-        containerd::write_config(layout, settings, programs)
+        match settings.nodes {
+            0 => {
+                containerd::write_config(layout, settings, programs, &containerd::bridged_network(settings)?)
+            }
+            _ => nodes::prepare(layout, settings, programs),
+        }
     }
 
     fn wait(
@@ -302,25 +412,38 @@ impl Up {
         self.wait(layout, unit, "waiting for the API server", || TcpStream::connect(address).is_ok())
     }
 
-    /// Follows the node object until its Ready condition is true.
-    fn wait_for_node(&self, layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
+    /// Follows the node objects until the Ready condition of each is true.
+    fn wait_for_nodes(&self, layout: &Layout, settings: &Settings, places: &[Place]) -> anyhow::Result<()> {
         let file = layout.kubeconfig("admin");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let unit = if settings.separate { "kubelet" } else { "copepod" };
+        let mut agents: Vec<(&Layout, &str)> = places.iter().map(|p| (&p.layout, "kubelet")).collect();
+        if agents.is_empty() {
+            agents.push((layout, if settings.separate { "kubelet" } else { "copepod" }));
+        }
+        let mut missing: BTreeSet<String> = nodes::names(settings)?.into_iter().collect();
         let waited = runtime.block_on(async {
             tokio::select! {
-                ready = node_ready(&file, &settings.node_name) => Some(ready),
+                ready = nodes_ready(&file, &mut missing) => Some(ready),
                 () = tokio::time::sleep(Duration::from_secs(self.timeout)) => None,
-                () = ended(layout, unit) => None,
+                () = any_ended(&agents) => None,
             }
         });
-        let how = match (waited, units::running(layout, unit)?) {
-            (Some(result), _) => return result,
-            (None, Some(_)) => format!("is not ready after {} s", self.timeout),
-            (None, None) => format!("cannot become ready: {unit} ended"),
-        };
+        if let Some(result) = waited {
+            return result;
+        }
+        let missing = missing.into_iter().collect::<Vec<_>>().join(", ");
+        for (layout, unit) in &agents {
+            if units::running(layout, unit)?.is_none() {
+                let (log, tail) = (layout.log(unit), units::log_tail(layout, unit));
+                bail!(
+                    "node {missing} cannot become ready: {unit} ended; the end of {}:\n{tail}",
+                    log.display()
+                );
+            }
+        }
+        let (layout, unit) = agents[0];
         let (log, tail) = (layout.log(unit), units::log_tail(layout, unit));
-        bail!("node {} {how}; the end of {}:\n{tail}", settings.node_name, log.display());
+        bail!("node {missing} is not ready after {} s; the end of {}:\n{tail}", self.timeout, log.display());
     }
 
     fn say_what_next(&self, layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
@@ -342,21 +465,24 @@ impl Up {
 /// The demo image that `hack/images` makes.
 const WEB_IMAGE: &str = "localhost/copepod/web:1";
 
-/// All processes of the cluster.
+/// All processes of the cluster that are in no node.
 fn units(layout: &Layout, settings: &Settings, programs: &Programs) -> anyhow::Result<Vec<Unit>> {
     let own = std::env::current_exe().context("which program is this?")?.display().to_string();
     let unit = |name, command| Unit { name, command, path_first: None };
-    let mut out = vec![programs.unit(layout)];
+    let mut out = Vec::new();
+    if settings.nodes == 0 {
+        out.push(programs.unit(layout));
+    }
     if let Storage::Etcd { program, port } = &settings.storage {
         out.push(unit("etcd", etcd_command(layout, program, *port)));
     }
     if settings.separate {
-        for component in &components::COMPONENTS {
+        for component in components::here(settings) {
             let mut command = vec![own.clone(), component.name.to_string()];
             command.extend(component.arguments(layout, settings).into_iter().skip(1));
             out.push(unit(component.name, command));
         }
-    } else {
+    } else if components::here(settings).next().is_some() {
         let root = layout.root().display().to_string();
         out.push(unit("copepod", vec![own, "--data-dir".into(), root, "run".into()]));
     }
@@ -382,16 +508,16 @@ fn etcd_command(layout: &Layout, program: &str, port: u16) -> Vec<String> {
     out
 }
 
-/// Until the unit is gone. A process that is not our child can only be looked at.
-async fn ended(layout: &Layout, unit: &str) {
-    while matches!(units::running(layout, unit), Ok(Some(_))) {
+/// Until one of the units is gone. A process that is not our child can only be looked at.
+async fn any_ended(units: &[(&Layout, &str)]) {
+    while units.iter().all(|(layout, unit)| matches!(units::running(layout, unit), Ok(Some(_)))) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// Waits by watch, not by asking again and again. Before the kubelet has registered there is nothing yet; that too is
-/// seen by the watch.
-async fn node_ready(kubeconfig: &std::path::Path, node: &str) -> anyhow::Result<()> {
+/// Waits by watch, not by asking again and again, until none is missing. Before a kubelet has registered there is nothing
+/// yet; that too is seen by the watch.
+async fn nodes_ready(kubeconfig: &std::path::Path, missing: &mut BTreeSet<String>) -> anyhow::Result<()> {
     use futures::StreamExt as _;
     use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
     use kube::runtime::{WatchStreamExt as _, watcher};
@@ -399,23 +525,25 @@ async fn node_ready(kubeconfig: &std::path::Path, node: &str) -> anyhow::Result<
     let config =
         kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;
     let client = kube::Client::try_from(config)?;
-    let nodes = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Node"));
-    let api: Api<DynamicObject> = Api::all_with(client, &nodes);
-    let only = watcher::Config::default().fields(&format!("metadata.name={node}"));
-    let mut changes = watcher(api, only).default_backoff().applied_objects().boxed();
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Node"));
+    let api: Api<DynamicObject> = Api::all_with(client, &kind);
+    let mut changes = watcher(api, watcher::Config::default()).default_backoff().applied_objects().boxed();
     while let Some(change) = changes.next().await {
         let object = match change {
             Ok(object) => object,
             // The watcher comes back by itself: the server may still be starting.
             Err(error) => {
-                tracing::debug!(%error, node, "waiting for the node");
+                tracing::debug!(%error, "waiting for nodes");
                 continue;
             }
         };
         let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
         if conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
+            missing.remove(object.metadata.name.as_deref().unwrap_or_default());
+        }
+        if missing.is_empty() {
             return Ok(());
         }
     }
-    bail!("the watch on node {node} ended")
+    bail!("the watch on nodes ended")
 }

@@ -1,4 +1,5 @@
-//! Taking a node away: what is left on the machine when nobody will manage its pods any more.
+//! Taking a node away: what is left on the machine when nobody will manage its pods any more. And the cgroup of one of
+//! several nodes of a machine, by which all of its processes are found.
 //!
 //! Not part of the agent: an agent that ends leaves its pods running.
 
@@ -52,4 +53,24 @@ pub fn remove_cgroups(root: &str) -> io::Result<()> {
 /// Processes in the cgroups that an agent with this `--cgroup-root` made: what is left of pods whose runtime is gone.
 pub fn pod_processes(root: &str) -> io::Result<Vec<i32>> {
     Cgroups::new(root, true)?.processes()
+}
+
+/// Makes the cgroup of a node, in which an agent with this `--cgroup-root` can work.
+pub fn make_cgroup(root: &str) -> io::Result<()> {
+    Cgroups::new(root, true)?.create(root)
+}
+
+/// Puts a process among the node's own, those that belong to no pod.
+pub fn join(root: &str, pid: i32) -> io::Result<()> {
+    Cgroups::new(root, true)?.join(pid)
+}
+
+/// The node's own processes.
+pub fn joined(root: &str) -> io::Result<Vec<i32>> {
+    Cgroups::new(root, true)?.joined()
+}
+
+/// All processes of the node, those of its pods among them.
+pub fn processes_below(root: &str) -> io::Result<Vec<i32>> {
+    Cgroups::new(root, true)?.processes_below(root)
 }

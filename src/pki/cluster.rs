@@ -34,7 +34,7 @@ impl ClusterPki {
         let front_proxy = Authority::ensure(dir, "front-proxy-ca", "front-proxy-ca")?;
         ensure_service_account_key(dir)?;
 
-        let node_user = format!("system:node:{}", spec.node_name);
+        let node_user = node_user(&spec.node_name);
         let server_names = server_names(spec);
         let node_names = vec![spec.node_name.clone(), "localhost".to_string()];
         let mut server_addresses = spec.addresses.clone();
@@ -100,6 +100,44 @@ impl ClusterPki {
         Ok((ClusterPki { dir: dir.into() }, made))
     }
 
+    /// Makes what a further node needs in a folder of its own: `ca.crt`, and what [`ClusterPki::ensure`] calls `kubelet` and
+    /// `node`. `dir` holds the cluster's; names of the certificates that were made.
+    pub fn ensure_node(
+        dir: &Path,
+        node_dir: &Path,
+        node_name: &str,
+        address: IpAddr,
+    ) -> Result<Vec<String>, PkiError> {
+        files::private_dir(node_dir)?;
+        let ca = Authority::ensure(dir, "ca", "kubernetes")?;
+        files::write(&node_dir.join("ca.crt"), ca.certificate_pem.as_bytes(), Mode::Public)?;
+        let user = node_user(node_name);
+        let names = [node_name.to_owned(), "localhost".to_owned()];
+        let addresses = [[127, 0, 0, 1].into(), address];
+        let client = Leaf {
+            file: "node",
+            common_name: &user,
+            organization: Some("system:nodes"),
+            usage: Usage::Client,
+            names: &[],
+            addresses: &[],
+        };
+        let server = Leaf {
+            file: "kubelet",
+            usage: Usage::Server,
+            names: &names,
+            addresses: &addresses,
+            ..client.clone()
+        };
+        let mut made = Vec::new();
+        for leaf in [server, client] {
+            if ca.ensure_leaf(node_dir, &leaf)? {
+                made.push(leaf.file.to_owned());
+            }
+        }
+        Ok(made)
+    }
+
     /// The path of `<name>.crt`.
     pub fn certificate(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.crt"))
@@ -114,6 +152,11 @@ impl ClusterPki {
     pub fn public_key(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.pub"))
     }
+}
+
+/// Who a node is to the API server: the name by which the node authorizer and NodeRestriction know it.
+fn node_user(node_name: &str) -> String {
+    format!("system:node:{node_name}")
 }
 
 /// What the API server is called inside and outside of the cluster.
@@ -167,5 +210,15 @@ mod tests {
         let moved = ClusterSpec { addresses: vec!["10.1.2.3".parse().expect("an address")], ..spec };
         let (_, made) = ClusterPki::ensure(dir.path(), &moved).expect("a pki");
         assert_eq!(made, ["apiserver", "kubelet", "component"]);
+        // A further node is known by the same authority.
+        let node = dir.path().join("n2");
+        let address = "10.200.0.12".parse().expect("an address");
+        for want in [vec!["kubelet", "node"], vec![]] {
+            let made = ClusterPki::ensure_node(dir.path(), &node, "n2", address).expect("a node's");
+            assert_eq!(made, want);
+        }
+        let read = |path: PathBuf| std::fs::read(path).expect("a file");
+        assert_eq!(read(node.join("ca.crt")), read(pki.certificate("ca")));
+        assert_ne!(read(node.join("node.crt")), read(pki.certificate("node")));
     }
 }

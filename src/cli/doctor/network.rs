@@ -2,6 +2,7 @@
 
 use super::{Finding, Weight};
 use crate::layout::Layout;
+use crate::nodes;
 use crate::settings::{Port, Settings};
 use crate::units;
 use std::net::{Ipv4Addr, TcpListener};
@@ -40,27 +41,60 @@ impl Range {
         Ipv4Addr::from(self.base.wrapping_add(place))
     }
 
+    /// Length of the prefix.
+    pub fn prefix(self) -> u32 {
+        self.mask.leading_ones()
+    }
+
+    /// The part with this longer prefix at this place; `None` where there is no such part.
+    pub fn part(self, prefix: u32, place: u32) -> Option<Range> {
+        let parts = 1u64 << prefix.checked_sub(self.prefix()).filter(|bits| *bits < 32)?;
+        let shift = 32u32.checked_sub(prefix).filter(|_| u64::from(place) < parts)?;
+        Some(Range { base: self.base + (place << shift), mask: u32::MAX << shift })
+    }
+
     fn overlaps(self, other: Range) -> bool {
         let mask = self.mask & other.mask;
         self.base & mask == other.base & mask
     }
 }
 
+impl std::fmt::Display for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address(0), self.prefix())
+    }
+}
+
+/// Whether there is an elsewhere.
+pub fn has_default_route() -> bool {
+    all_routes(&route_table()).iter().any(|(_, range)| range.mask == 0)
+}
+
 /// Routes of the machine other than the default one, with their devices.
 fn routes(table: &str) -> Vec<(String, Range)> {
+    let mut out = all_routes(table);
+    out.retain(|(_, range)| range.mask != 0);
+    out
+}
+
+fn all_routes(table: &str) -> Vec<(String, Range)> {
     // The kernel writes addresses as hexadecimal numbers in the machine's own byte order.
     let number = |text: &str| u32::from_str_radix(text, 16).ok().map(|n| u32::from_be_bytes(n.to_ne_bytes()));
     let read = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let range = Range { base: number(words.get(1)?)?, mask: number(words.get(7)?)? };
-        (range.mask != 0).then(|| ((*words[0]).to_owned(), range))
+        Some(((*words[0]).to_owned(), range))
     };
     table.lines().skip(1).filter_map(read).collect()
 }
 
-fn machine_routes() -> Vec<(String, Range)> {
+fn route_table() -> String {
     // Without the table there is no IPv4 at all, and the clashes of ports say what is wrong.
-    routes(&std::fs::read_to_string("/proc/net/route").unwrap_or_default())
+    std::fs::read_to_string("/proc/net/route").unwrap_or_default()
+}
+
+fn machine_routes() -> Vec<(String, Range)> {
+    routes(&route_table())
 }
 
 fn bridge_exists(name: &str) -> bool {
@@ -72,7 +106,24 @@ pub fn taken(settings: &Settings) -> bool {
     let free = |port: &Port| TcpListener::bind(("0.0.0.0", port.number)).is_ok();
     !settings.ports().iter().all(free)
         || bridge_exists(&settings.bridge)
-        || clash(&settings.pod_cidr, &settings.bridge).is_none_or(|clash| clash == Clash::Taken)
+        || ranges(settings)
+            .into_iter()
+            .filter(|(what, ..)| *what != SERVICES)
+            .any(|(.., cidr)| clash(cidr, &settings.bridge).is_none_or(|clash| clash == Clash::Taken))
+}
+
+const SERVICES: &str = "services";
+
+/// What takes addresses, the flag that says which, and the range.
+fn ranges(settings: &Settings) -> Vec<(&'static str, &'static str, &str)> {
+    let mut out = vec![
+        ("pods", "--pod-cidr", settings.pod_cidr.as_str()),
+        (SERVICES, "--service-cidr", settings.service_cidr.as_str()),
+    ];
+    if settings.nodes > 0 {
+        out.push(("nodes", "--node-cidr", settings.node_cidr.as_str()));
+    }
+    out
 }
 
 pub(super) fn findings(layout: &Layout, settings: &Settings) -> anyhow::Result<Vec<Finding>> {
@@ -88,12 +139,15 @@ pub(super) fn findings(layout: &Layout, settings: &Settings) -> anyhow::Result<V
         }
     }
     out.push(Finding::new(Weight::Needed, format!("bridge {}", settings.bridge), bridge(layout, settings)?));
-    for (what, flag, cidr) in
-        [("pods", "--pod-cidr", &settings.pod_cidr), ("services", "--service-cidr", &settings.service_cidr)]
-    {
+    for (what, flag, cidr) in ranges(settings) {
         out.push(addresses(what, flag, cidr, &settings.bridge));
     }
     out.push(Finding::new(Weight::Needed, "addresses of pods and services apart", apart(settings)));
+    if settings.nodes > 0 {
+        let mended = |error| format!("copepod up {error}");
+        let planned = nodes::plan_of(settings).map(|plan| plan.nodes.len().to_string()).map_err(mended);
+        out.push(Finding::new(Weight::Needed, "nodes on this machine", planned));
+    }
     Ok(out)
 }
 
@@ -185,14 +239,17 @@ fn addresses(what: &str, flag: &str, cidr: &str, bridge: &str) -> Finding {
 }
 
 fn apart(settings: &Settings) -> Result<String, String> {
-    match (Range::parse(&settings.pod_cidr), Range::parse(&settings.service_cidr)) {
-        (Ok(pods), Ok(services)) if pods.overlaps(services) => Err(format!(
-            "copepod up --pod-cidr RANGE   # {} and {} overlap",
-            settings.pod_cidr, settings.service_cidr
-        )),
-        // What cannot be read was told above.
-        _ => Ok("yes".into()),
+    // What cannot be read was told above.
+    let known: Vec<(&str, &str, Range)> = ranges(settings)
+        .into_iter()
+        .filter_map(|(_, flag, cidr)| Some((flag, cidr, Range::parse(cidr).ok()?)))
+        .collect();
+    for (place, (flag, cidr, range)) in known.iter().enumerate() {
+        if let Some((_, other, _)) = known[place + 1..].iter().find(|(.., other)| other.overlaps(*range)) {
+            return Err(format!("copepod up {flag} RANGE   # {cidr} and {other} overlap"));
+        }
     }
+    Ok("yes".into())
 }
 
 #[cfg(test)]
@@ -213,6 +270,18 @@ mod tests {
             assert_eq!(range(right).overlaps(range(left)), want, "{right} {left}");
         }
         assert_eq!(range("10.96.0.0/12").address(1), Ipv4Addr::new(10, 96, 0, 1));
+        assert_eq!(range("10.96.0.0/12").to_string(), "10.96.0.0/12");
+        for (whole, prefix, place, want) in [
+            ("10.244.0.0/16", 24, 255, Some("10.244.255.0/24")),
+            ("10.244.0.0/16", 24, 256, None),
+            ("10.244.0.0/16", 16, 0, Some("10.244.0.0/16")),
+            ("10.244.0.0/16", 15, 0, None),
+            ("10.244.0.0/16", 33, 0, None),
+            ("128.0.0.0/1", 32, 1, Some("128.0.0.1/32")),
+        ] {
+            let part = range(whole).part(prefix, place).map(|part| part.to_string());
+            assert_eq!(part.as_deref(), want, "{whole} {prefix} {place}");
+        }
         for wrong in ["10.96.0.0", "10.96.0.0/0", "10.96.0.0/33", "fd00::/64", "10.96.0.1/12", ""] {
             assert!(Range::parse(wrong).is_err(), "{wrong}");
         }

@@ -28,14 +28,21 @@ pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
     let plugins = cni_dir()
         .map(|dir| dir.display().to_string())
         .ok_or_else(|| "apt-get install containernetworking-plugins".into());
-    vec![
+    let mut out = vec![
         Finding::new(Weight::Needed, "containerd", containerd(settings)),
         Finding::new(Weight::Needed, "runc", program("runc", "runc")),
         Finding::new(Weight::Needed, format!("CNI plugins {}", CNI_PLUGINS.join(", ")), plugins),
         Finding::new(Weight::Needed, "iptables (for the CNI plugins)", program("iptables", "iptables")),
         Finding::new(Weight::Needed, "ip", program("ip", "iproute2")),
         Finding::new(Weight::Wished, "kubectl", kubectl()),
-    ]
+    ];
+    if settings.nodes > 0 {
+        for name in ["unshare", "nsenter"] {
+            let what = format!("{name} (for nodes in namespaces)");
+            out.push(Finding::new(Weight::Needed, what, program(name, "util-linux")));
+        }
+    }
+    out
 }
 
 fn containerd(settings: &Settings) -> Result<String, String> {

@@ -29,6 +29,8 @@ pub use limits::huge_page_name;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 const KUBEPODS: &str = "kubepods";
+/// Where the processes of one of several nodes are that belong to no pod.
+const SYSTEM: &str = "system";
 
 /// Controllers of the unified hierarchy that pods cannot do without.
 const V2_NEEDED: &[&str] = &["cpu", "memory", "pids"];
@@ -192,15 +194,41 @@ impl Cgroups {
 
     /// Processes in `kubepods` and below.
     pub fn processes(&self) -> io::Result<Vec<i32>> {
+        self.processes_below(&format!("{}/{KUBEPODS}", self.root))
+    }
+
+    /// Processes in a cgroup and below.
+    pub fn processes_below(&self, cgroup: &str) -> io::Result<Vec<i32>> {
         let mut found = std::collections::BTreeSet::new();
         for hierarchy in &self.hierarchies {
-            let top = self.place(hierarchy, &format!("{}/{KUBEPODS}", self.root));
-            processes_below(&top, &mut found)?;
+            processes_below(&self.place(hierarchy, cgroup), &mut found)?;
         }
         Ok(found.into_iter().collect())
     }
 
-    fn create(&self, cgroup: &str) -> io::Result<()> {
+    /// Puts a process beside `kubepods`, in one hierarchy: it is to be found, not to be limited.
+    pub fn join(&self, pid: i32) -> io::Result<()> {
+        let directory = self.system();
+        fs::create_dir_all(&directory).map_err(|error| at(&directory, error))?;
+        let procs = directory.join("cgroup.procs");
+        fs::write(&procs, pid.to_string()).map_err(|error| at(&procs, error))
+    }
+
+    /// Processes that were put there, with their children.
+    pub fn joined(&self) -> io::Result<Vec<i32>> {
+        let mut found = std::collections::BTreeSet::new();
+        processes_below(&self.system(), &mut found)?;
+        Ok(found.into_iter().collect())
+    }
+
+    /// Not handed any controllers: a cgroup of v2 that has some for its children can have no processes.
+    fn system(&self) -> PathBuf {
+        let hierarchy = if self.v2 { self.mount.clone() } else { self.mount.join("pids") };
+        self.place(&hierarchy, &format!("{}/{SYSTEM}", self.root))
+    }
+
+    /// Makes a cgroup in every hierarchy, ready to be used by its children.
+    pub fn create(&self, cgroup: &str) -> io::Result<()> {
         for hierarchy in &self.hierarchies {
             let mut path = hierarchy.clone();
             for part in cgroup.split('/').filter(|part| !part.is_empty()) {

@@ -151,3 +151,21 @@ fn controllers_that_are_on_are_left_alone_and_missing_ones_are_named() {
     let error = hand_down_controllers(poor.path()).expect_err("no memory controller");
     assert!(error.to_string().ends_with("cgroup controller \"memory\" is missing"), "{error}");
 }
+
+/// A node's own processes are told apart from those of its pods, and take no controllers.
+#[test]
+fn a_nodes_own_processes_are_beside_its_pods() {
+    for v2 in [false, true] {
+        let dir = tempfile::tempdir().expect("a folder");
+        if v2 {
+            fs::write(dir.path().join("cgroup.controllers"), "cpu memory pids\n").expect("a file");
+        }
+        let cgroups = Cgroups::at(dir.path(), "/box/1", true).expect("cgroups");
+        assert_eq!(cgroups.joined().expect("none"), Vec::<i32>::new());
+        cgroups.join(42).expect("joins");
+        assert_eq!(cgroups.joined().expect("one"), [42]);
+        let place = if v2 { "box/1/system" } else { "pids/box/1/system" };
+        let made: Vec<_> = fs::read_dir(dir.path().join(place)).expect("a folder").flatten().collect();
+        assert_eq!(made.len(), 1, "only cgroup.procs was written: {made:?}");
+    }
+}
