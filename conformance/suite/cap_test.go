@@ -19,6 +19,8 @@ var waitsByDesign = map[string]time.Duration{
 	"should support continue listing from the last key if the original version has been compacted away, though the list is inconsistent": 11 * time.Minute,
 	// Watches five minutes long that a suspended CronJob starts nothing.
 	"should not schedule jobs when suspended": 7 * time.Minute,
+	// Waits five minutes long that a pod is not scheduled.
+	"validates that there exists conflict between pods with same hostPort and protocol but one using 0.0.0.0 hostIP": 8 * time.Minute,
 	// Waits until 499 updates have gone to the node and back.
 	"issue 500 podspec updates and verify generation and observedGeneration eventually converge [MinimumKubeletVersion:1.34]": 7 * time.Minute,
 }

@@ -46,6 +46,10 @@ func rowOf(report ginkgo.SpecReport) row {
 	if r.State == "panicked" {
 		r.Message += " " + report.Failure.ForwardedPanic
 	}
+	// What a test says that was ended by its cap.
+	if more := report.Failure.AdditionalFailure; more != nil {
+		r.Message += ": " + more.Failure.Message
+	}
 	if report.Failed() {
 		r.Place = report.Failure.Location.String()
 	}

@@ -53,6 +53,9 @@ struct Options {
     /// Only tests whose name matches this regular expression.
     #[arg(long)]
     focus: Option<Regex>,
+    /// No tests whose name matches this regular expression.
+    #[arg(long)]
+    skip: Option<Regex>,
     /// Only tests of this group, as in `sig-node`.
     #[arg(long)]
     group: Option<String>,
@@ -102,6 +105,9 @@ struct Options {
     /// Write conformance/suite/tests.txt from the suite and stop.
     #[arg(long)]
     renew_tests: bool,
+    /// Merge the rows of these files into the results and stop: of shards that ran elsewhere.
+    #[arg(long, value_name = "FILE")]
+    merge: Vec<PathBuf>,
     /// Make causes and tables of the results anew and stop.
     #[arg(long)]
     tables: bool,
@@ -149,6 +155,9 @@ pub fn command(root: &Path, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
         tables(&files)?;
         return Ok(Vec::new());
     }
+    if !options.merge.is_empty() {
+        return merge(root, &options, files);
+    }
     let programs = programs(root)?;
     if options.renew_tests {
         let folder = tempfile::TempDir::with_prefix("copepod-suite-")?;
@@ -175,6 +184,19 @@ pub fn command(root: &Path, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
             }
         })
         .or_else(|error| run.save().and(Err(error)))?;
+    run.end()
+}
+
+/// Rows of other runs, as if they had finished in this one.
+fn merge(root: &Path, options: &Options, files: Files) -> anyhow::Result<Vec<String>> {
+    let mut run = Run::new(root, options, files)?;
+    for file in &options.merge {
+        let other = Results::read(file, &run.tests)?;
+        for row in other.rows().filter(|row| row.state != State::NotRun || !row.failure.is_empty()) {
+            run.finished.push(row.name.clone());
+            run.results.put(row.clone());
+        }
+    }
     run.end()
 }
 
@@ -271,6 +293,7 @@ impl Run {
     fn selection(&mut self, options: &Options) -> anyhow::Result<Vec<String>> {
         let selection = Selection {
             focus: options.focus.clone(),
+            skip: options.skip.clone(),
             group: options.group.clone(),
             shard: options.shard,
             resume: options.resume,

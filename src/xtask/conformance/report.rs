@@ -43,7 +43,7 @@ pub fn row(line: &str, commit: &str) -> anyhow::Result<Row> {
     })
 }
 
-/// The first line that tells something; one that ends in a colon or tells of waiting only, with the next.
+/// The first line that tells something. One that only begins a sentence is told with those that end it.
 fn first_line(message: &str) -> String {
     let mut out = String::new();
     for line in message.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -51,7 +51,8 @@ fn first_line(message: &str) -> String {
             out.push(' ');
         }
         out.push_str(line);
-        if !(line.ends_with(':') || line.starts_with("Timed out after") || line.starts_with("Told to stop")) {
+        let begins = ["Timed out after", "Told to stop"].iter().any(|begin| line.starts_with(begin));
+        if !(begins || line.ends_with(':') || !line.contains(' ')) {
             break;
         }
     }

@@ -29,6 +29,8 @@ impl FromStr for Shard {
 pub struct Selection {
     /// Names that match.
     pub focus: Option<Regex>,
+    /// Names that do not match.
+    pub skip: Option<Regex>,
     /// Of this group, `sig-node`.
     pub group: Option<String>,
     /// Every n-th.
@@ -45,6 +47,7 @@ impl Selection {
         let chosen = tests.iter().enumerate().filter(|(index, name)| {
             in_shard(*index)
                 && self.focus.as_ref().is_none_or(|focus| focus.is_match(name))
+                && !self.skip.as_ref().is_some_and(|skip| skip.is_match(name))
                 && self.group.as_ref().is_none_or(|group| group == results::group(name))
                 && !(self.resume && passed(name))
         });

@@ -62,6 +62,7 @@ fn each_state_of_the_suite_becomes_one_of_three() {
         ("panicked", "Test Panicked", State::Failed, "Test Panicked"),
         ("skipped", "needs two nodes", State::NotRun, "needs two nodes"),
         ("interrupted", "Interrupted by User", State::NotRun, "Interrupted by User"),
+        ("failed", "Expected\n    <int>: 1\nto equal\n", State::Failed, "Expected <int>: 1"),
     ] {
         assert_eq!(line(state, message).expect(state), (want, 1.3, failure.to_string()), "{state} {message}");
     }
@@ -138,6 +139,7 @@ fn shards_are_parts_and_resuming_leaves_out_what_passed() {
         (Selection { resume: true, ..Selection::default() }, "234"),
         (Selection { group: Some("sig-b".into()), ..Selection::default() }, "34"),
         (Selection { focus: focus("[13]"), ..Selection::default() }, "13"),
+        (Selection { skip: focus("[13]"), ..Selection::default() }, "24"),
         (Selection { shard: shard("1/2"), ..Selection::default() }, "13"),
         (Selection { shard: shard("2/2"), resume: true, ..Selection::default() }, "24"),
         (Selection { shard: shard("1/2"), resume: true, ..Selection::default() }, "3"),
