@@ -52,11 +52,12 @@ go_program() {
   mv "$out.new" "$out"
 }
 
-# upstream NAME: a program of Kubernetes itself.
+# upstream NAME: a program of Kubernetes itself. kube-proxy needs modules that only the suite's folder names.
 upstream() {
-  local p=k8s.io/component-base/version v=v$KUBERNETES minor
+  local p=k8s.io/component-base/version v=v$KUBERNETES minor folder=upstream
+  [ "$1" != kube-proxy ] || folder=../conformance/suite
   minor=$(cut -d. -f2 <<<"$KUBERNETES")
-  go_program "$1-$KUBERNETES" upstream "k8s.io/kubernetes/cmd/$1" \
+  go_program "$1-$KUBERNETES" "$folder" "k8s.io/kubernetes/cmd/$1" \
     "-X $p.gitVersion=$v -X $p.gitMajor=1 -X $p.gitMinor=$minor -X $p.gitTreeState=clean"
 }
 

@@ -5,7 +5,7 @@ use regex::Regex;
 use serde::Deserialize;
 use std::path::Path;
 
-use super::results::Row;
+use super::results::{Row, State};
 
 /// A pattern and what it means. With both patterns given both must match.
 #[derive(Debug, Deserialize)]
@@ -19,10 +19,23 @@ struct Entry {
     failure: String,
     /// What is missing or wrong.
     cause: String,
+    /// The test passes without having tested anything: a pass counts as a failure with this cause.
+    #[serde(default)]
+    hollow: bool,
 }
 
 /// All causes; the first that matches counts.
-pub struct Causes(Vec<(Regex, Regex, String)>);
+pub struct Causes(Vec<Cause>);
+
+struct Cause {
+    test: Regex,
+    failure: Regex,
+    text: String,
+    hollow: bool,
+}
+
+/// The failure of a row whose pass is hollow.
+const HOLLOW: &str = "passed without testing anything";
 
 impl Causes {
     /// Out of the file's text.
@@ -35,7 +48,8 @@ impl Causes {
                 "the cause '{}' matches everything",
                 entry.cause
             );
-            Ok((Regex::new(&entry.test)?, Regex::new(&entry.failure)?, entry.cause))
+            let (test, failure) = (Regex::new(&entry.test)?, Regex::new(&entry.failure)?);
+            Ok(Cause { test, failure, text: entry.cause, hollow: entry.hollow })
         });
         compiled.collect::<anyhow::Result<Vec<_>>>().map(Causes)
     }
@@ -48,9 +62,16 @@ impl Causes {
 
     /// Of a row that did not pass.
     pub fn of(&self, row: &Row) -> Option<&str> {
-        let matches = |(test, failure, _): &&(Regex, Regex, String)| {
-            test.is_match(&row.name) && failure.is_match(&row.failure)
-        };
-        self.0.iter().find(matches).map(|(_, _, cause)| cause.as_str())
+        let matches = |cause: &&Cause| cause.test.is_match(&row.name) && cause.failure.is_match(&row.failure);
+        self.0.iter().find(matches).map(|cause| cause.text.as_str())
+    }
+
+    /// The row, failed where its pass is hollow.
+    pub fn weighed(&self, row: Row) -> Row {
+        let hollow = self.0.iter().any(|cause| cause.hollow && cause.test.is_match(&row.name));
+        match row.state {
+            State::Passed if hollow => Row { state: State::Failed, failure: HOLLOW.into(), ..row },
+            _ => row,
+        }
     }
 }

@@ -194,7 +194,7 @@ fn merge(root: &Path, options: &Options, files: Files) -> anyhow::Result<Vec<Str
         let other = Results::read(file, &run.tests)?;
         for row in other.rows().filter(|row| row.state != State::NotRun || !row.failure.is_empty()) {
             run.finished.push(row.name.clone());
-            run.results.put(row.clone());
+            run.results.put(run.causes.weighed(row.clone()));
         }
     }
     run.end()
@@ -315,6 +315,7 @@ impl Run {
 
     /// Takes in a finished test.
     fn tell(&mut self, row: Row) -> anyhow::Result<()> {
+        let row = self.causes.weighed(row);
         self.finished.push(row.name.clone());
         let (state, failure) = match row.state {
             State::Passed => ("passed", String::new()),

@@ -40,7 +40,7 @@ fn each_state_of_the_suite_becomes_one_of_three() {
     };
     for (state, message, want, failure) in [
         ("passed", "", State::Passed, ""),
-        ("failed", "first\nsecond", State::Failed, "first"),
+        ("failed", "the first\nsecond", State::Failed, "the first"),
         (
             "failed",
             "error waiting for pod:\n    deadline exceeded\nthird",
@@ -193,6 +193,14 @@ fn the_first_cause_that_matches_counts() {
         [("DNS", "lookup x", "both"), ("y", "lookup x", "failure"), ("DNS", "z", "test"), ("y", "z", "none")]
     {
         assert_eq!(of(name, failure), want);
+    }
+    let hollow = Causes::parse("- test: DNS\n  cause: x\n  hollow: true\n").expect("causes");
+    for (name, state, want) in [
+        ("DNS", State::Passed, State::Failed),
+        ("DNS", State::NotRun, State::NotRun),
+        ("y", State::Passed, State::Passed),
+    ] {
+        assert_eq!(hollow.weighed(row(name, state, 1.0)).state, want, "{name} {state:?}");
     }
     assert!(Causes::parse("- cause: everything\n").is_err());
     assert!(Causes::parse("- failure: '('\n  cause: x\n").is_err());
