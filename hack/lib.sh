@@ -52,11 +52,12 @@ go_program() {
   mv "$out.new" "$out"
 }
 
-# upstream NAME: a program of Kubernetes itself.
+# upstream NAME: a program of Kubernetes itself. kube-proxy needs modules that only the suite's folder names.
 upstream() {
-  local p=k8s.io/component-base/version v=v$KUBERNETES minor
+  local p=k8s.io/component-base/version v=v$KUBERNETES minor folder=upstream
+  [ "$1" != kube-proxy ] || folder=../conformance/suite
   minor=$(cut -d. -f2 <<<"$KUBERNETES")
-  go_program "$1-$KUBERNETES" upstream "k8s.io/kubernetes/cmd/$1" \
+  go_program "$1-$KUBERNETES" "$folder" "k8s.io/kubernetes/cmd/$1" \
     "-X $p.gitVersion=$v -X $p.gitMajor=1 -X $p.gitMinor=$minor -X $p.gitTreeState=clean"
 }
 
@@ -75,3 +76,24 @@ cargo_deny() {
 
 etcd_version() { sed -n 's/.*go\.etcd\.io\/etcd\/server\/v3 v\([0-9.]*\).*/\1/p' "$ROOT/hack/etcd-$1/go.mod" | head -n 1; }
 etcd() { go_program "etcd-$(etcd_version "$1")" "etcd-$1" go.etcd.io/etcd/server/v3; }
+
+# conformance_suite: upstream's e2e suite as one test binary, by upstream's version and by what conformance/suite adds; prints
+# its path. ginkgo_program: what runs it.
+conformance_suite() {
+  local dir=$ROOT/conformance/suite out
+  out=$BIN/conformance-suite-$KUBERNETES-$(cat "$dir"/go.{mod,sum} "$dir"/*.go | sha256sum | cut -c1-8).test
+  if [ ! -x "$out" ]; then
+    need_go
+    say "building upstream's e2e suite from Go modules (some 12 minutes the first time)"
+    mkdir -p "$BIN"
+    (cd "$dir" && CGO_ENABLED=0 go test -c -vet=off -mod=readonly -trimpath -ldflags "-s -w" -o "$out.new" .)
+    mv "$out.new" "$out"
+  fi
+  echo "$out"
+}
+ginkgo_program() {
+  local name
+  name=ginkgo-$(sed -n 's/.*github\.com\/onsi\/ginkgo\/v2 v\([0-9.]*\).*/\1/p' "$ROOT/conformance/suite/go.mod" | head -n 1)
+  go_program "$name" ../conformance/suite github.com/onsi/ginkgo/v2/ginkgo
+  echo "$BIN/$name"
+}

@@ -5,6 +5,7 @@
 //! | `tidy` | house rules that no compiler knows: sizes, headers, words |
 //! | `layers` | a crate uses lower floors only |
 //! | `kinds` | kinds that still lack upstream's full validation |
+//! | `conformance` | upstream's own e2e suite against a cluster, and its result as data |
 //! | `diff` | the same requests to upstream's API server and to ours, and what differs |
 //! | `bench` | paired benchmarks against upstream's programs |
 //! | `measure-start PROGRAM` | start to /readyz and resident memory of the API server |
@@ -14,6 +15,7 @@
 
 mod bench;
 mod child;
+mod conformance;
 mod diff;
 mod layers;
 mod measure;
@@ -38,13 +40,14 @@ fn main() -> ExitCode {
             copepod_kinds::lacking_full_validation().into_iter().for_each(|kind| println!("{kind}"));
             Ok(Vec::new())
         }
+        ["conformance", rest @ ..] => conformance::command(&root(), rest),
         ["diff", rest @ ..] => diff::command(&root(), rest),
         ["bench", rest @ ..] => bench::command(&root(), rest),
         ["measure-start", program] => measure::start(program).map(|()| Vec::new()),
         ["measure-pods", program, images @ ..] => pods::measure(program, images).map(|()| Vec::new()),
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | layers | kinds | diff | bench | measure-start PROGRAM | measure-pods PROGRAM IMAGE..."
+                "usage: cargo xtask tidy | layers | kinds | conformance | diff | bench | measure-start PROGRAM | measure-pods PROGRAM IMAGE..."
             );
             return ExitCode::from(2);
         }

@@ -124,7 +124,8 @@ fn made_newest(view: &View<'_>, ordinal: i32) -> bool {
     }
 }
 
-/// Removes what is too much, the highest number first.
+/// Removes what is too much, the highest number first. In order, an unhealthy pod is removed only when no lower one is
+/// unhealthy: what failed stays there to be looked at. upstream: stateful_set_control.go processCondemned
 fn shrink(view: &View<'_>, by_ordinal: &BTreeMap<i32, &Arc<Pod>>, turn: &mut Turn) -> bool {
     let wanted = view.first()..view.first() + view.wanted();
     let condemned: Vec<&&Arc<Pod>> = by_ordinal
@@ -133,12 +134,17 @@ fn shrink(view: &View<'_>, by_ordinal: &BTreeMap<i32, &Arc<Pod>>, turn: &mut Tur
         .filter(|(ordinal, _)| !wanted.contains(ordinal))
         .map(|(_, pod)| pod)
         .collect();
+    let first_unhealthy =
+        by_ordinal.iter().find(|(_, pod)| !is_healthy(pod)).map(|(_, pod)| pod.metadata.name());
     for pod in &condemned {
         if pod.metadata.deleting() {
             if view.in_order() {
                 return false;
             }
             continue;
+        }
+        if view.in_order() && !view.is_available(pod) && first_unhealthy != Some(pod.metadata.name()) {
+            return false;
         }
         turn.delete.push(pod.metadata.name().to_owned());
         if view.in_order() {
@@ -238,6 +244,15 @@ mod tests {
             ("a failed one is made anew", ordered(2), "0:b# 1:b", "-s-0"),
             ("the last goes first", ordered(1), "0:b 1:b 2:b", "-s-2"),
             ("one at a time", ordered(1), "0:b 1:b 2:bx", ""),
+            ("waits for the lowest unhealthy one", ordered(0), "0:b! 1:b! 2:b!", ""),
+            ("a healthy one does not wait", ordered(0), "0:b! 1:b! 2:b", "-s-2"),
+            ("the only unhealthy one goes", ordered(1), "0:b 1:b 2:b!", "-s-2"),
+            (
+                "unhealthy ones go at once",
+                set(1, "Parallel", "RollingUpdate", 0, 0),
+                "0:b 1:b! 2:b!",
+                "-s-2 -s-1",
+            ),
             ("all go at once", set(1, "Parallel", "RollingUpdate", 0, 0), "0:b 1:b 2:b", "-s-2 -s-1"),
         ] {
             assert_eq!(steps(&set, there, "b"), want, "{name}");
