@@ -63,6 +63,11 @@ const DIFFERENT: &[(&str, &str)] = &[
         "an object quoted in a message: members in order of their names, not of Go's fields",
     ),
     (r#"Invalid value: {\"Path\":"#, "the same, and the names are those of Go's fields"),
+    (
+        r#"}]}}\": converting (v1.Pod)"#,
+        "a patch that makes another kind of an object: the words of upstream's conversion between Go types",
+    ),
+    (r#"}]}}\": no kind \"ConfigMap\""#, "the same for a version that there is not"),
     ("%!s(int64=1)", "a slip of upstream's formatting"),
     (
         "map: map[x:z] does not contain declared merge key: name",
