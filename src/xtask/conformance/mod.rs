@@ -183,7 +183,7 @@ pub fn command(root: &Path, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
                 done = conduct(root, &options, &programs, &mut run, &tests) => done,
             }
         })
-        .or_else(|error| run.save().and(Err(error)))?;
+        .or_else(|error| run.save().and_then(|()| tables(&run.files)).and(Err(error)))?;
     run.end()
 }
 
