@@ -10,8 +10,10 @@ use copepod_client::events::Recorder;
 use copepod_client::informer::{Cached, Change, Factory, Informer};
 use copepod_client::object::{Key, MetaExt};
 use copepod_client::queue::WorkQueue;
+use copepod_client::rest::ResourceType;
 use copepod_client::{Client, Shutdown};
 use kube::Resource;
+use tokio::sync::broadcast;
 
 use crate::Config;
 
@@ -62,11 +64,25 @@ pub struct Context {
     pub factory: Factory,
     /// Events, written as the controller's own user; `with_component` for another name in them.
     pub recorder: Recorder,
+    /// Objects of any kind that are gone. Told by the garbage collector, which watches all kinds; without it by nobody.
+    pub gone: broadcast::Sender<Gone>,
     /// Settings.
     pub config: Arc<Config>,
     /// Ends everything.
     pub shutdown: Shutdown,
 }
+
+/// An object that is gone.
+#[derive(Clone, Debug)]
+pub struct Gone {
+    /// Its kind.
+    pub resource: Arc<ResourceType>,
+    /// Where it was.
+    pub namespace: String,
+}
+
+/// Deletions that a listener may be behind; one that is further behind looks at everything.
+pub const GONE_MAX: usize = 1024;
 
 impl Context {
     /// The informer of a kind, indexed by namespace and controlling owner.

@@ -99,12 +99,14 @@ pub async fn run(
         CONTROLLERS.iter().filter(|controller| config.is_enabled(controller.name)).collect();
     let clients =
         futures::future::try_join_all(enabled.iter().map(|controller| identities.client(controller.account)));
+    let gone = tokio::sync::broadcast::Sender::new(context::GONE_MAX);
     let mut works = Vec::new();
     for (controller, client) in enabled.iter().zip(clients.await?) {
         let context = Context {
             recorder: Recorder::new(client.clone(), controller.name, "", shutdown.clone()),
             client,
             factory: factory.clone(),
+            gone: gone.clone(),
             config: config.clone(),
             shutdown: shutdown.clone(),
         };

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::graph::Node;
 use super::shell::Shell;
+use crate::context::Gone;
 use crate::discovery::{self, Discovered};
 
 /// Kinds whose objects own nothing, are owned by nothing, and are many. upstream: ignoredResources
@@ -123,6 +124,9 @@ async fn follow(shell: &Shell, discovered: &Discovered, synced: &watch::Sender<b
             }
             Ok(Event::Delete(object)) => {
                 shell.deleted(object.metadata.uid());
+                let namespace = MetaExt::namespace(&object.metadata).to_owned();
+                // Nobody may be listening.
+                let _listeners = shell.gone.send(Gone { resource: resource.clone(), namespace });
                 if serving {
                     shell.serving_changed();
                 }

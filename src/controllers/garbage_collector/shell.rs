@@ -14,13 +14,13 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
 use super::graph::{Graph, Node, Work};
 use super::monitors::Monitors;
 use super::plan::{self, Decision, OwnerState, Subject};
 use super::{FOREGROUND, ORPHAN};
-use crate::context::{Context, Work as Run};
+use crate::context::{Context, Gone, Work as Run};
 use crate::discovery::Discovered;
 
 const NAME: &str = "garbage-collector-controller";
@@ -39,6 +39,7 @@ pub(super) struct Shell {
     kinds: Mutex<HashMap<(String, String), ResourceType>>,
     absent: Mutex<VecDeque<String>>,
     serving: Notify,
+    pub(super) gone: broadcast::Sender<Gone>,
 }
 
 /// Starts the controller.
@@ -50,6 +51,7 @@ pub fn start(context: &Context) -> Run {
         kinds: Mutex::default(),
         absent: Mutex::default(),
         serving: Notify::new(),
+        gone: context.gone.clone(),
     });
     let (shutdown, workers) = (context.shutdown.clone(), context.config.concurrent_gc_syncs);
     Box::pin(async move {

@@ -1,8 +1,8 @@
 //! What of each quota is used: `status.used`. Admission refuses what would go beyond it; this controller counts what is
 //! there, so that what has gone is given back.
 //!
-//! It counts anew when a quota changes, when pods or services of its namespace come, end or go, and after
-//! `--resource-quota-sync-period` for kinds that are not watched.
+//! It counts anew when a quota changes, when pods or services of its namespace come, end or go, when an object goes that
+//! it counts, and after `--resource-quota-sync-period`.
 //!
 //! upstream: pkg/controller/resourcequota, pkg/quota/v1/evaluator/core
 
@@ -17,10 +17,11 @@ use copepod_client::queue::{Next, WorkQueue, run_workers};
 use copepod_client::rest::ResourceType;
 use copepod_client::{Client, rest};
 use serde_json::{Value, json};
+use tokio::sync::broadcast;
 
 use crate::common::resources::{PERSISTENT_VOLUME_CLAIMS, RESOURCE_QUOTAS};
 use crate::common::{pods, writes};
-use crate::context::{Context, Work, enqueue_self};
+use crate::context::{Context, Gone, Work, enqueue_self};
 use crate::kinds::{Pod, ResourceQuota, Service};
 
 const NAME: &str = "resourcequota-controller";
@@ -50,11 +51,43 @@ pub fn start(context: &Context) -> Work {
         pods::is_finished(before) == pods::is_finished(after) && before.spec == after.spec
     });
     shell.watch(&shell.services, &queue, |before, after| before.spec == after.spec);
-    let workers = context.config.concurrent_resource_quota_syncs;
-    Box::pin(run_workers(NAME, queue, workers, context.shutdown.clone(), move |key| {
-        let shell = shell.clone();
-        async move { shell.sync(&key).await }
-    }))
+    let (workers, shutdown) = (context.config.concurrent_resource_quota_syncs, context.shutdown.clone());
+    let given_back = give_back(shell.quotas.clone(), context.gone.subscribe(), queue.clone());
+    Box::pin(async move {
+        let work = run_workers(NAME, queue, workers, shutdown, move |key| {
+            let shell = shell.clone();
+            async move { shell.sync(&key).await }
+        });
+        tokio::select! {
+            () = work => {}
+            () = given_back => {}
+        }
+    })
+}
+
+/// Enqueues the quotas that count what has gone. Never ends: this program itself may always tell of more.
+///
+/// upstream: resource_quota_monitor.go, resource_quota_controller.go replenishQuota
+async fn give_back(
+    quotas: Arc<Informer<ResourceQuota>>,
+    mut gone: broadcast::Receiver<Gone>,
+    queue: WorkQueue<Key>,
+) {
+    loop {
+        match gone.recv().await {
+            Ok(gone) => {
+                for quota in quotas.by_index(BY_NAMESPACE, &gone.namespace) {
+                    if usage::counts(&quota.spec, &gone.resource.plural, &gone.resource.group) {
+                        queue.add_after(quota.metadata.key(), GATHER);
+                    }
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                quotas.list().iter().for_each(|quota| queue.add_after(quota.metadata.key(), GATHER));
+            }
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
 }
 
 impl Shell {

@@ -28,6 +28,14 @@ pub(super) fn counted(name: &str) -> Option<(String, String)> {
     Some((plural.to_owned(), group.to_owned()))
 }
 
+/// Whether a quota counts objects of a kind one by one. Pods and services are watched for what else of them counts.
+pub(super) fn counts(quota: &QuotaSpec, plural: &str, group: &str) -> bool {
+    quota.hard.keys().any(|name| {
+        let claims = || name.contains("requests.storage") && plural == "persistentvolumeclaims";
+        counted(name).is_some_and(|(p, g)| p == plural && g == group) || claims()
+    })
+}
+
 /// The sum of amounts.
 pub(super) fn sum<'a>(amounts: impl Iterator<Item = &'a str>) -> String {
     total(amounts.filter_map(|text| Quantity::parse(text).ok()))
@@ -243,6 +251,23 @@ mod tests {
         ] {
             let found = counted(name);
             assert_eq!(found.as_ref().map(|(a, b)| (a.as_str(), b.as_str())), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_goes_is_given_back_to_who_counts_it() {
+        for (hard, plural, group, want) in [
+            ("configmaps", "configmaps", "", true),
+            ("configmaps", "secrets", "", false),
+            ("count/configmaps", "configmaps", "", true),
+            ("count/deployments.apps", "deployments", "apps", true),
+            ("count/deployments.apps", "deployments", "extensions", false),
+            ("gold.storageclass.storage.k8s.io/requests.storage", "persistentvolumeclaims", "", true),
+            ("requests.storage", "pods", "", false),
+        ] {
+            let quota: QuotaSpec =
+                serde_json::from_value(serde_json::json!({"hard": {hard: "1"}})).expect("a quota");
+            assert_eq!(counts(&quota, plural, group), want, "{hard} {plural}.{group}");
         }
     }
 }
