@@ -46,7 +46,7 @@ spec: {minAvailable: 1, selector: {matchLabels: {app: db}}}
 apiVersion: v1
 kind: ResourceQuota
 metadata: {name: few}
-spec: {hard: {pods: "20", count/jobs.batch: "20"}}
+spec: {hard: {pods: "20", count/jobs.batch: "20", configmaps: "9"}}
 EOF
 WAIT=60 soon '^every +1 +1 +1 +1 +1' k get daemonsets
 WAIT=60 soon '^db +2/2' k get statefulsets
@@ -54,6 +54,12 @@ soon '^old +1 +1 +1' k get replicationcontrollers
 soon ':8080' k get endpoints every
 soon '1 +N/A +1 ' k get pdb db
 soon 'pods +[1-9][0-9]* +20' k describe quota few
+# What is deleted is given back, whatever it was.
+soon '^configmaps +1 +9' k describe quota few
+ok created k create configmap counted
+soon '^configmaps +2 +9' k describe quota few
+ok deleted k delete configmap counted
+soon '^configmaps +1 +9' k describe quota few
 # An update with surge: the new pod first, then the old one goes.
 ok 'env updated' k set env daemonset/every VERSION=2
 WAIT=60 ok 'successfully rolled out' k rollout status daemonset/every --timeout=60s

@@ -96,10 +96,12 @@ impl Strategy for NewEvent {
         row(event)
     }
     fn selectable_fields(&self) -> &'static [&'static str] {
-        FIELDS
+        NEW_FIELDS
     }
     fn field(&self, event: &Value, name: &str) -> String {
-        field(event, name)
+        let (first, rest) = name.split_once('.').map_or((name, ""), |(first, rest)| (first, rest));
+        let core = RENAMED.iter().find(|(new, _)| *new == first).map_or(first, |(_, core)| core);
+        event.str_at(&[core, rest][..if rest.is_empty() { 1 } else { 2 }]).into()
     }
 }
 
@@ -114,6 +116,20 @@ const FIELDS: &[&str] = &[
     "reason",
     "reportingComponent",
     "source",
+    "type",
+];
+
+/// upstream: pkg/apis/events/v1/conversion.go AddFieldLabelConversionsForEvent
+const NEW_FIELDS: &[&str] = &[
+    "reason",
+    "regarding.kind",
+    "regarding.namespace",
+    "regarding.name",
+    "regarding.uid",
+    "regarding.apiVersion",
+    "regarding.resourceVersion",
+    "regarding.fieldPath",
+    "reportingController",
     "type",
 ];
 
@@ -303,4 +319,32 @@ fn row(event: &Value) -> Row {
         count.into(),
         cells::name(event),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A selector on events.k8s.io names its own fields; what is selected from is the hub.
+    #[test]
+    fn fields_of_the_new_group_are_read_from_the_core_object() {
+        let mut event = Value::map();
+        event.set(&["involvedObject", "name"], "web");
+        event.set(&["reportingComponent"], "kubelet");
+        event.set(&["type"], "Normal");
+        for (name, want) in [
+            ("regarding.name", "web"),
+            ("regarding.uid", ""),
+            ("reportingController", "kubelet"),
+            ("type", "Normal"),
+        ] {
+            assert!(NewEvent.selectable_fields().contains(&name), "{name}");
+            assert_eq!(NewEvent.field(&event, name), want, "{name}");
+        }
+        for name in ["involvedObject.name", "reportingComponent", "source"] {
+            assert!(
+                Event.selectable_fields().contains(&name) && !NewEvent.selectable_fields().contains(&name)
+            );
+        }
+    }
 }
