@@ -288,11 +288,7 @@ impl Shell {
             KUBELET_CONDITIONS.iter().map(|kind| unknown(&node.status.conditions, kind, &now)).collect();
         let body = json!({"status": {"conditions": conditions}});
         let name = node.metadata.name();
-        writes::unless_gone(
-            rest::patch::<IgnoredAny>(&self.client, &NODES, "", name, "status", PatchType::Strategic, &body)
-                .await
-                .map(drop),
-        )?;
+        self.patch(name, "status", PatchType::Strategic, &body).await?;
         let message = format!("Node {name} status is now: NodeNotReady");
         self.recorder.event(&about(node), EventType::Normal, "NodeNotReady", message);
         Ok(())
@@ -308,12 +304,7 @@ impl Shell {
         };
         let Some(taints) = plan::taints(node, eviction, make) else { return Ok(()) };
         let body = json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints}});
-        let name = node.metadata.name();
-        writes::unless_gone(
-            rest::patch::<IgnoredAny>(&self.client, &NODES, "", name, "", PatchType::Merge, &body)
-                .await
-                .map(drop),
-        )
+        self.patch(node.metadata.name(), "", PatchType::Merge, &body).await
     }
 
     async fn keep_labels(&self, node: &Node) -> Result<(), kube::Error> {
@@ -322,12 +313,20 @@ impl Shell {
             return Ok(());
         }
         let body = json!({"metadata": {"labels": labels}});
-        let name = node.metadata.name();
-        writes::unless_gone(
-            rest::patch::<IgnoredAny>(&self.client, &NODES, "", name, "", PatchType::Strategic, &body)
-                .await
-                .map(drop),
-        )
+        self.patch(node.metadata.name(), "", PatchType::Strategic, &body).await
+    }
+
+    /// Changes a node, or its status; one that is gone needs no change.
+    async fn patch(
+        &self,
+        name: &str,
+        subresource: &str,
+        kind: PatchType,
+        body: &serde_json::Value,
+    ) -> Result<(), kube::Error> {
+        let written =
+            rest::patch::<IgnoredAny>(&self.client, &NODES, "", name, subresource, kind, body).await;
+        writes::unless_gone(written.map(drop))
     }
 
     /// A pod whose kubelet is silent, or that says that it is not ready, gets no traffic.
