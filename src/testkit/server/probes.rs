@@ -145,6 +145,8 @@ fn patterns() -> Vec<(Regex, &'static str)> {
     [
         (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
+        // The day of the server's first start, in a ConfigMap of its own.
+        (r"^\d{4}-\d\d-\d\d$", "DAY"),
         (r#"(current: |resourceVersion(?:\\?"|):\s?\\?")\d+"#, "${1}REVISION"),
         (r"\?hash=[0-9A-F]{128}", "?hash=HASH"),
         // A generated name.
