@@ -30,6 +30,7 @@ mod tests;
 use anyhow::Context as _;
 use clap::Parser;
 use regex::Regex;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ struct Options {
     /// Only tests that have not passed yet.
     #[arg(long)]
     resume: bool,
-    /// Only the fast ones of those that must pass: some minutes.
+    /// Only the fast ones of those that must pass, and nothing is recorded: some minutes. One that fails has a second try, alone.
     #[arg(long)]
     quick: bool,
     /// Only the twenty tests of smoke.txt, which touch every component.
@@ -183,7 +184,7 @@ pub fn command(root: &Path, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
                 done = conduct(root, &options, &programs, &mut run, &tests) => done,
             }
         })
-        .or_else(|error| run.save().and_then(|()| tables(&run.files)).and(Err(error)))?;
+        .or_else(|error| run.save().and_then(|()| run.tables()).and(Err(error)))?;
     run.end()
 }
 
@@ -193,7 +194,7 @@ fn merge(root: &Path, options: &Options, files: Files) -> anyhow::Result<Vec<Str
     for file in &options.merge {
         let other = Results::read(file, &run.tests)?;
         for row in other.rows().filter(|row| row.state != State::NotRun || !row.failure.is_empty()) {
-            run.finished.push(row.name.clone());
+            run.finished.insert(row.name.clone());
             run.results.put(run.causes.weighed(row.clone()));
         }
     }
@@ -231,23 +232,39 @@ async fn conduct(
     };
     let (serial, parallel): (Vec<String>, Vec<String>) =
         tests.iter().cloned().partition(|name| results::is_serial(name));
-    let commit = run.commit.clone();
     for (tests, procs) in [(parallel, options.procs), (serial, 1)] {
-        if tests.is_empty() {
-            continue;
-        }
-        let folder = options.folder.join("suite");
-        let job = Job {
-            tests: &tests,
-            procs: procs.min(tests.len()),
-            kubeconfig: &cluster.kubeconfig,
-            folder: &folder,
-            commit: &commit,
-        };
-        ginkgo::run(programs, &job, |row| run.tell(row)).await?;
-        run.save()?;
+        play(options, programs, &cluster, run, &tests, procs).await?;
+    }
+    if options.quick {
+        let again = run.failed();
+        play(options, programs, &cluster, run, &again, 1).await?;
     }
     Ok(())
+}
+
+/// Runs these tests, so many at a time.
+async fn play(
+    options: &Options,
+    programs: &Programs,
+    cluster: &Cluster,
+    run: &mut Run,
+    tests: &[String],
+    procs: usize,
+) -> anyhow::Result<()> {
+    if tests.is_empty() {
+        return Ok(());
+    }
+    let folder = options.folder.join("suite");
+    let commit = run.commit.clone();
+    let job = Job {
+        tests,
+        procs: procs.min(tests.len()),
+        kubeconfig: &cluster.kubeconfig,
+        folder: &folder,
+        commit: &commit,
+    };
+    ginkgo::run(programs, &job, |row| run.tell(row)).await?;
+    run.save()
 }
 
 /// A run: what it is about and what it has seen.
@@ -258,9 +275,10 @@ struct Run {
     results: Results,
     causes: Causes,
     commit: String,
+    /// Whether the results are written down, or only judged.
+    recorded: bool,
     /// Names of tests that have finished in this run.
-    finished: Vec<String>,
-    failed: usize,
+    finished: BTreeSet<String>,
     wanted: usize,
     start: Instant,
     saved: Instant,
@@ -278,8 +296,8 @@ impl Run {
             results: Results::read(&files.results(&suite), &tests)?,
             causes: Causes::read(&files.causes())?,
             commit: commit(root)?,
-            finished: Vec::new(),
-            failed: 0,
+            recorded: !options.quick,
+            finished: BTreeSet::new(),
             wanted: 0,
             start: Instant::now(),
             saved: Instant::now(),
@@ -316,39 +334,57 @@ impl Run {
     /// Takes in a finished test.
     fn tell(&mut self, row: Row) -> anyhow::Result<()> {
         let row = self.causes.weighed(row);
-        self.finished.push(row.name.clone());
+        self.finished.insert(row.name.clone());
         let (state, failure) = match row.state {
             State::Passed => ("passed", String::new()),
             State::Failed => ("FAILED", format!("\n        {}", row.failure)),
             State::NotRun => ("not run", format!("\n        {}", row.failure)),
         };
-        self.failed += usize::from(row.state == State::Failed);
+        let (seconds, name) = (row.seconds, row.name.clone());
+        self.results.put(row);
         println!(
-            "{:>4} of {}, {} failed, {:>5.0} s: {state} in {:.1} s: {}{failure}",
+            "{:>4} of {}, {} failed, {:>5.0} s: {state} in {seconds:.1} s: {name}{failure}",
             self.finished.len(),
             self.wanted,
-            self.failed,
+            self.failed().len(),
             self.start.elapsed().as_secs_f64(),
-            row.seconds,
-            row.name,
         );
-        self.results.put(row);
         if self.saved.elapsed() > SAVE_INTERVAL {
             self.save()?;
         }
         Ok(())
     }
 
+    /// The rows of this run.
+    fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.finished.iter().filter_map(|name| self.results.get(name))
+    }
+
+    /// Names of the tests that failed in this run.
+    fn failed(&self) -> Vec<String> {
+        self.rows().filter(|row| row.state == State::Failed).map(|row| row.name.clone()).collect()
+    }
+
     fn save(&mut self) -> anyhow::Result<()> {
+        if !self.recorded {
+            return Ok(());
+        }
         self.saved = Instant::now();
         self.results.explain(&self.causes);
         self.results.write(&self.files.results(&self.suite))
     }
 
+    fn tables(&self) -> anyhow::Result<()> {
+        if self.recorded { tables(&self.files) } else { Ok(()) }
+    }
+
     /// Sums up, and lets the list of what must pass grow.
     fn end(mut self) -> anyhow::Result<Vec<String>> {
+        if !self.recorded {
+            return self.judged();
+        }
         self.save()?;
-        tables(&self.files)?;
+        self.tables()?;
         for (cause, tests) in table::by_cause(&self.results) {
             println!("{:>4} failed: {cause}", tests.len());
         }
@@ -367,9 +403,8 @@ impl Run {
             return Ok(Vec::new());
         }
         let mut list = must_pass::read(&self.files.must_pass())?;
-        let ran = self.finished.iter().filter_map(|name| self.results.get(name));
-        let (new, broken) = must_pass::judge(&list, ran);
-        let broken = broken.into_iter().map(|name| format!("must pass and failed: {name}")).collect();
+        let (new, broken) = must_pass::judge(&list, self.rows());
+        let broken = broken.into_iter().map(broken_line).collect();
         let new: Vec<String> = new.into_iter().map(str::to_owned).collect();
         if !new.is_empty() {
             println!("{} test(s) more that must pass from now on", new.len());
@@ -378,6 +413,18 @@ impl Run {
         }
         Ok(broken)
     }
+
+    /// What a run says that is not recorded.
+    fn judged(&self) -> anyhow::Result<Vec<String>> {
+        let list = must_pass::read(&self.files.must_pass())?;
+        let (_, broken) = must_pass::judge(&list, self.rows());
+        println!("{} passed, {} failed", self.finished.len() - self.failed().len(), self.failed().len());
+        Ok(broken.into_iter().map(broken_line).collect())
+    }
+}
+
+fn broken_line(name: &str) -> String {
+    format!("must pass and failed: {name}")
 }
 
 /// Renews causes and the tables of every suite that the document shows.
