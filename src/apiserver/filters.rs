@@ -63,7 +63,7 @@ pub async fn run(server: Arc<Server>, request: Request<Body>) -> Answer {
     }
     let head = exchange.parts.method == http::Method::HEAD;
     let metrics = Arc::clone(&server);
-    let mut answer = guarded(chain(server, exchange, body, labels.clone())).await;
+    let mut answer = guarded(Box::pin(chain(server, exchange, body, labels.clone()))).await;
     if answer.status() == StatusCode::GATEWAY_TIMEOUT {
         metrics.metrics.terminated(&labels, "504");
     }

@@ -138,11 +138,14 @@ pub enum Content {
         /// Its kind.
         gvk: Gvk,
         /// Its columns and row in a Table without its end; `None`: it is never shown in one.
-        table: Option<fn(&Value) -> (Bytes, Bytes)>,
+        table: Option<ShowAsTable>,
     },
     /// `kind: Status` with status Success.
     Status(Status),
 }
+
+/// Columns and row of a tree.
+pub type ShowAsTable = fn(&Value) -> (Bytes, Bytes);
 
 impl Answer {
     pub(crate) fn ok(content: Content) -> Answer {

@@ -15,28 +15,51 @@ use crate::errors;
 use crate::registry::Registry;
 use crate::write::Update;
 
-/// Decoded trees kept per resource: all roles and bindings of most clusters, a few MiB. Resources with more objects are
-/// read one at a time by those who decide.
-const TREES_MAX: usize = 1024;
+/// Stored bytes of the objects of one resource whose trees are kept: all roles and bindings of most clusters. A tree takes
+/// some ten times as much.
+const TREES_BYTES_MAX: usize = 256 << 10;
 
-/// Trees of entries, decoded when first asked for.
+/// Trees of entries, decoded when first asked for. Over the bound all are let go: those of objects that are gone, too.
 #[derive(Default)]
-pub(crate) struct Trees(Mutex<HashMap<Bytes, (u64, Arc<Value>)>>);
+pub(crate) struct Trees(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    trees: HashMap<Bytes, Tree>,
+    /// Stored bytes of all of them.
+    bytes: usize,
+}
+
+struct Tree {
+    revision: u64,
+    bytes: usize,
+    tree: Arc<Value>,
+}
 
 impl Trees {
     fn of(&self, collection: &Collection, entry: &Entry) -> Result<Arc<Value>, Status> {
-        if let Some((revision, tree)) = self.0.lock().get(&entry.key)
-            && *revision == entry.revision
+        if let Some(kept) = self.0.lock().trees.get(&entry.key)
+            && kept.revision == entry.revision
         {
-            return Ok(tree.clone());
+            return Ok(kept.tree.clone());
         }
         let tree = Arc::new(collection.decode(&entry.stored, entry.revision)?);
-        let mut trees = self.0.lock();
-        if trees.len() >= TREES_MAX {
-            trees.clear();
-        }
-        trees.insert(entry.key.clone(), (entry.revision, tree.clone()));
+        self.0.lock().keep(entry, &tree);
         Ok(tree)
+    }
+}
+
+impl Kept {
+    fn keep(&mut self, entry: &Entry, tree: &Arc<Value>) {
+        let bytes = entry.stored.len();
+        if self.bytes + bytes > TREES_BYTES_MAX {
+            *self = Kept::default();
+        }
+        let tree = Tree { revision: entry.revision, bytes, tree: tree.clone() };
+        self.bytes += bytes;
+        if let Some(old) = self.trees.insert(entry.key.clone(), tree) {
+            self.bytes -= old.bytes;
+        }
     }
 }
 

@@ -75,8 +75,11 @@ pub enum Kubelet {
     /// Ours, as a process of its own.
     Separate,
     /// One that takes ours' place in a cluster of separate processes.
-    Instead(Box<dyn Fn(&Path) -> anyhow::Result<Killed>>),
+    Instead(Start),
 }
+
+/// Starts a kubelet for the cluster whose folder this is.
+pub type Start = Box<dyn Fn(&Path) -> anyhow::Result<Killed>>;
 
 /// The same, without telling.
 pub fn figures(program: &str, images: &[&str], kubelet: &Kubelet) -> anyhow::Result<Seen> {

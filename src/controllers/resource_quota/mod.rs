@@ -1,8 +1,9 @@
 //! What of each quota is used: `status.used`. Admission refuses what would go beyond it; this controller counts what is
 //! there, so that what has gone is given back.
 //!
-//! It counts anew when a quota changes, when pods or services of its namespace come, end or go, when an object goes that
-//! it counts, and after `--resource-quota-sync-period`.
+//! It counts anew when a quota comes or asks for something else, when pods or services of its namespace end, change or go,
+//! when an object goes that it counts, and after `--resource-quota-sync-period`. It does not when objects come or admission has
+//! charged: what is charged a moment before it is stored would be given back, and the next one let in.
 //!
 //! upstream: pkg/controller/resourcequota, pkg/quota/v1/evaluator/core
 
@@ -21,7 +22,7 @@ use tokio::sync::broadcast;
 
 use crate::common::resources::{PERSISTENT_VOLUME_CLAIMS, RESOURCE_QUOTAS};
 use crate::common::{pods, writes};
-use crate::context::{Context, Gone, Work, enqueue_self};
+use crate::context::{Context, Gone, Work};
 use crate::kinds::{Pod, ResourceQuota, Service};
 
 const NAME: &str = "resourcequota-controller";
@@ -46,9 +47,17 @@ pub fn start(context: &Context) -> Work {
         period: context.config.resource_quota_sync_period,
     });
     let queue = WorkQueue::<Key>::default();
-    enqueue_self(&shell.quotas, &queue);
+    let quotas = queue.clone();
+    shell.quotas.on_change(move |change| {
+        if !matches!(&change, Change::Updated(before, after) if before.spec == after.spec) {
+            quotas.add(change.object().metadata.key());
+        }
+    });
     shell.watch(&shell.pods, &queue, |before, after| {
-        pods::is_finished(before) == pods::is_finished(after) && before.spec == after.spec
+        let (was, is) = (&before.spec, &after.spec);
+        pods::is_finished(before) == pods::is_finished(after)
+            && was.active_deadline_seconds == is.active_deadline_seconds
+            && (&was.containers, &was.init_containers) == (&is.containers, &is.init_containers)
     });
     shell.watch(&shell.services, &queue, |before, after| before.spec == after.spec);
     let (workers, shutdown) = (context.config.concurrent_resource_quota_syncs, context.shutdown.clone());
@@ -91,7 +100,8 @@ async fn give_back(
 }
 
 impl Shell {
-    /// Enqueues the quotas of a namespace in which something changed that may count.
+    /// Enqueues the quotas of a namespace in which something changed or went that may count.
+    /// upstream: pkg/quota/v1/install/update_filter.go DefaultUpdateFilter
     fn watch<K: copepod_client::informer::Cached>(
         &self,
         informer: &Informer<K>,
@@ -100,10 +110,10 @@ impl Shell {
     ) {
         let (quotas, queue) = (self.quotas.clone(), queue.clone());
         informer.on_change(move |change| {
-            if let Change::Updated(before, after) = &change
-                && same(before, after)
-            {
-                return;
+            match &change {
+                Change::Added(_) => return,
+                Change::Updated(before, after) if same(before, after) => return,
+                Change::Updated(..) | Change::Deleted(_) => {}
             }
             for quota in quotas.by_index(BY_NAMESPACE, MetaExt::namespace(change.object().meta())) {
                 queue.add_after(quota.metadata.key(), GATHER);

@@ -204,7 +204,7 @@ impl Server {
         }
         let answer = self.call(verb, &caller, &parts, body).await?;
         let mut tree = match &answer.content {
-            Content::Stored(object) if get("table") != "" => {
+            Content::Stored(object) if !get("table").is_empty() => {
                 let form = Form { media: Media::Json, view: View::Row(Include::Metadata) };
                 codec::decode_untyped(&object.body(form)?.bytes).expect("a row").0
             }

@@ -67,18 +67,19 @@ pub struct RingLimits {
     pub batches_max: usize,
     /// So many are kept whatever their age: the watches of a quiet resource can resume for days.
     pub batches_min: usize,
-    /// Older ones beyond `batches_min` are let go. The store compacts what is older.
+    /// Older ones beyond `batches_min` are let go: a client that was away for longer lists anew. Bookmarks come each minute.
     pub age_max: Duration,
 }
 
 impl Default for RingLimits {
     fn default() -> Self {
-        // upstream: apiserver/pkg/storage/cacher/watch_cache.go defaultLowerBoundCapacity, defaultUpperBoundCapacity
+        // upstream: apiserver/pkg/storage/cacher/watch_cache.go defaultLowerBoundCapacity, defaultUpperBoundCapacity;
+        // storagebackend/config.go DefaultEventsHistoryWindow
         Self {
             bytes_max: 16 << 20,
             batches_max: 100 * 1024,
             batches_min: 100,
-            age_max: Duration::from_secs(5 * 60),
+            age_max: Duration::from_secs(75),
         }
     }
 }

@@ -202,11 +202,11 @@ async fn metrics_are_upstreams() {
     let text = ask("/metrics").await;
     let upstream: Vec<Vec<&str>> =
         include_str!("../testdata/upstream-metrics.tsv").lines().map(|l| l.split('\t').collect()).collect();
+    let label = regex::Regex::new(r#"[{,]([a-z_]+)=""#).expect("a pattern");
     let (mut seen, mut wrong) = (0, Vec::new());
     for line in text.lines().filter_map(|l| l.strip_prefix("# HELP ")) {
         let (name, help) = line.split_once(' ').expect("a name and a help");
         let kind = text.lines().find_map(|l| l.strip_prefix(&format!("# TYPE {name} "))).expect("a type");
-        let label = regex::Regex::new(r#"[{,]([a-z_]+)=""#).expect("a pattern");
         let samples = text.lines().filter(|l| {
             let rest = l.strip_prefix(name).unwrap_or("-");
             ["{", " ", "_bucket{", "_sum", "_count"].iter().any(|start| rest.starts_with(start))
@@ -219,7 +219,7 @@ async fn metrics_are_upstreams() {
             .collect();
         labels.sort_unstable();
         labels.dedup();
-        let got = vec![name, kind, &labels.join(","), help].join("\t");
+        let got = [name, kind, &labels.join(","), help].join("\t");
         seen += 1;
         if !upstream.iter().any(|family| family.join("\t") == got) {
             wrong.push(got);

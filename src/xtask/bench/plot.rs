@@ -106,8 +106,8 @@ pub fn growth(results: &Results, row: &Row) -> Option<String> {
         };
         sizes.iter().filter_map(at).collect()
     };
-    let lines: Vec<(Which, &str, Vec<(f64, f64)>)> =
-        COLORS.iter().map(|(side, color)| (*side, *color, line(*side))).filter(|l| l.2.len() > 1).collect();
+    let lines = COLORS.iter().map(|(side, color)| (*side, *color, line(*side)));
+    let lines: Vec<_> = lines.filter(|(_, _, points)| points.len() > 1).collect();
     let all: Vec<(f64, f64)> = lines.iter().flat_map(|l| l.2.clone()).collect();
     let range = |pick: fn(&(f64, f64)) -> f64| {
         let values: Vec<f64> = all.iter().map(pick).map(f64::log10).collect();
