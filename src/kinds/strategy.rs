@@ -250,6 +250,12 @@ pub trait Strategy: Sync + Send {
         format!("field label not supported: {name}")
     }
 
+    /// What the hub's kind calls a selectable field of this one; objects are indexed by the hub's names.
+    /// upstream: runtime.Scheme ConvertFieldLabel
+    fn hub_field(&self, name: &str) -> String {
+        name.into()
+    }
+
     /// The value of a selectable field, "" when absent.
     fn field(&self, object: &Value, name: &str) -> String {
         String::new()

@@ -41,6 +41,9 @@ impl Selection {
         let mut fields =
             FieldSelector::parse(&options.field_selector).map_err(|e| Status::bad_request(e.to_string()))?;
         check_fields(collection, target, &fields)?;
+        for term in &mut fields.terms {
+            term.field = target.served.kind.strategy.hub_field(&term.field);
+        }
         if !target.name.is_empty() {
             named(&mut fields, &target.name)?;
         }

@@ -103,6 +103,11 @@ ok patched k patch job later --type=merge -p '{"spec":{"suspend":true}}'
 WAIT=60 soon 'Suspended' k get job later
 ok '^$' k get job later -o 'jsonpath={.status.failed}'
 
+# Each group's own names of an event's fields.
+ok 'Scheduled' k get events.v1.events.k8s.io --field-selector reportingController=default-scheduler
+ok 'Scheduled' k get events.v1. --field-selector reportingComponent=default-scheduler
+no 'field label not supported: reportingController' k get events.v1. --field-selector reportingController=x
+
 # Who did it.
 for account in replicaset-controller daemon-set-controller statefulset-controller job-controller endpointslice-controller node-controller; do
   ok "^$account " k get serviceaccount "$account" -n kube-system

@@ -98,10 +98,13 @@ impl Strategy for NewEvent {
     fn selectable_fields(&self) -> &'static [&'static str] {
         NEW_FIELDS
     }
-    fn field(&self, event: &Value, name: &str) -> String {
-        let (first, rest) = name.split_once('.').map_or((name, ""), |(first, rest)| (first, rest));
+    fn hub_field(&self, name: &str) -> String {
+        let first = name.split('.').next().unwrap_or(name);
         let core = RENAMED.iter().find(|(new, _)| *new == first).map_or(first, |(_, core)| core);
-        event.str_at(&[core, rest][..if rest.is_empty() { 1 } else { 2 }]).into()
+        format!("{core}{}", &name[first.len()..])
+    }
+    fn field(&self, event: &Value, name: &str) -> String {
+        field(event, &self.hub_field(name))
     }
 }
 
@@ -339,6 +342,7 @@ mod tests {
             ("type", "Normal"),
         ] {
             assert!(NewEvent.selectable_fields().contains(&name), "{name}");
+            assert!(Event.selectable_fields().contains(&&*NewEvent.hub_field(name)), "{name}");
             assert_eq!(NewEvent.field(&event, name), want, "{name}");
         }
         for name in ["involvedObject.name", "reportingComponent", "source"] {
