@@ -20,7 +20,7 @@ use crate::exchange::Exchange;
 use crate::metrics::Guard;
 use crate::negotiate::{self, Offers, Routable};
 use crate::server::Server;
-use crate::{proxy, watch};
+use crate::{proxy, watch, websocket};
 
 /// A request whose place among what is served is known.
 struct Routed {
@@ -275,7 +275,7 @@ async fn watch(
         _ => server.config.watch_timeout_min.mul_f64(1.0 + rand::random::<f64>()),
     };
     let watch = server.registry.watch(&exchange.caller(), target, options).await?;
-    if watch::websocket::is_asked(exchange.headers()) {
+    if websocket::is_asked(exchange.headers()) {
         let client = exchange.parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         return Ok(watch::websocket::response(watch, accepted, timeout, guard, exchange.headers(), client));
     }

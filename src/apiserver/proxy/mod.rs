@@ -93,7 +93,7 @@ pub async fn connect(
         return exchange.refuse(&refusal);
     }
     let made = match connect {
-        Connect::Log => log::answer(&server, &exchange, &target, guard).await,
+        Connect::Log => log::answer(&server, &mut exchange, &target, guard).await,
         Connect::Exec | Connect::Attach | Connect::PortForward => {
             stream::answer(&server, &mut exchange, &target, connect, guard).await
         }
