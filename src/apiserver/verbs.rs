@@ -150,7 +150,10 @@ fn route(exchange: &Exchange, target: Target) -> Result<Routed, Status> {
     if target.subresource.is_empty() && !has_route(&target, collection, in_namespace) {
         return Err(no_such_path());
     }
-    let Some(verb) = Verb::of(&info.verb).filter(|_| exchange.parts.method != Method::HEAD) else {
+    // What a method means behind a proxy is the backend's matter; the registry is not asked, whatever the verb.
+    let passed_on = proxy::takes_path(&target) && proxy::METHODS.contains(&exchange.parts.method);
+    let verb = if passed_on { Some(Verb::Get) } else { Verb::of(&info.verb) };
+    let Some(verb) = verb.filter(|_| passed_on || exchange.parts.method != Method::HEAD) else {
         return Err(method_not_allowed());
     };
     if info.verb_in_path && exchange.parts.method != Method::GET {
