@@ -6,6 +6,7 @@ use crate::namespace_lifecycle::NamespaceLifecycle;
 use crate::node_restriction::NodeRestriction;
 use crate::priority::Priority;
 use crate::resource_quota::ResourceQuota;
+use crate::runtime_class::RuntimeClass;
 use crate::service_account::ServiceAccount;
 use crate::taint_nodes::TaintNodesByCondition;
 use copepod_meta::{Admission, AdmissionRequest, BoxFuture, Lister, Operation, Status, Writer};
@@ -36,6 +37,7 @@ pub const PLUGINS: &[(&str, bool, Make)] = &[
     ("TaintNodesByCondition", true, |_| Arc::new(TaintNodesByCondition)),
     ("Priority", true, |c| Arc::new(Priority::new(c.lister.clone()))),
     ("DefaultTolerationSeconds", true, |_| Arc::new(DefaultTolerationSeconds)),
+    ("RuntimeClass", true, |c| Arc::new(RuntimeClass::new(c.lister.clone()))),
     ("ResourceQuota", true, |c| Arc::new(ResourceQuota::new(c.lister.clone(), c.writer.clone()))),
 ];
 

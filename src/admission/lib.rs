@@ -7,7 +7,7 @@
 //! charges.
 //!
 //! Not here yet: the other plugins that upstream enables by default (PodSecurity, StorageObjectInUseProtection,
-//! DefaultStorageClass, DefaultIngressClass, RuntimeClass, PersistentVolumeClaimResize, certificate plugins, webhooks,
+//! DefaultStorageClass, DefaultIngressClass, PersistentVolumeClaimResize, certificate plugins, webhooks,
 //! admission policies). Naming one in `--enable-admission-plugins` is refused by name.
 
 mod chain;
@@ -19,6 +19,7 @@ mod node_restriction;
 mod priority;
 mod quota;
 mod resource_quota;
+mod runtime_class;
 mod service_account;
 mod taint_nodes;
 

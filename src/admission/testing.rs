@@ -6,10 +6,10 @@ use copepod_meta::{AdmissionRequest, GroupVersion, Gvr, Operation, User, Value, 
 use std::sync::Arc;
 
 /// A create request of `object` in namespace `a`; `want` is the object after it (or a part of it), or `code message`.
-pub struct Case {
-    pub name: &'static str,
-    pub object: &'static str,
-    pub want: &'static str,
+pub struct Case<'a> {
+    pub name: &'a str,
+    pub object: &'a str,
+    pub want: &'a str,
 }
 
 /// Objects that stand: group, resource, JSON.
@@ -21,7 +21,7 @@ pub fn objects(standing: &Standing<'_>) -> Arc<Objects> {
     Arc::new(objects)
 }
 
-pub async fn run(plugin: &str, group: &str, resource: &str, standing: &Standing<'_>, case: Case) {
+pub async fn run(plugin: &str, group: &str, resource: &str, standing: &Standing<'_>, case: Case<'_>) {
     run_as(&User::default(), plugin, group, resource, "", objects(standing), case).await;
 }
 
@@ -32,7 +32,7 @@ pub async fn run_as(
     resource: &str,
     subresource: &str,
     objects: Arc<Objects>,
-    case: Case,
+    case: Case<'_>,
 ) {
     let config = Config { lister: objects.clone(), writer: objects, enable: Vec::new(), disable: Vec::new() };
     let (_, _, make) = PLUGINS.iter().find(|(name, ..)| *name == plugin).expect("a plugin");

@@ -13,6 +13,7 @@
 mod endpoints;
 mod own;
 mod reconcile;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,10 +100,14 @@ const FLOW: &str = "flowcontrol.apiserver.k8s.io";
 /// All checks in upstream's order, each with the part that it waits for. What upstream checks beyond these are parts that this
 /// server does not have.
 const CHECKS: &[(&str, &str)] = &[
+    (upkeep::CACHES, upkeep::CACHES),
     (NAMESPACES, NAMESPACES),
     (own::TRUST, own::TRUST),
     (own::IDENTITY, own::IDENTITY),
+    (upkeep::LEASES, upkeep::LEASES),
+    (upkeep::FILLED, upkeep::FILLED),
     (own::TOKENS, own::TOKENS),
+    (upkeep::REPAIR, upkeep::REPAIR),
     (ROLES, ROLES),
     (PRIORITIES, PRIORITIES),
     (FLOWS, FLOWS),

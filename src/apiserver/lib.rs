@@ -8,6 +8,7 @@
 //! | [`filters`] | THE ordered chain that every request passes |
 //! | [`routes`] | the fixed endpoints |
 //! | [`verbs`], [`watch`], [`answer`] | the resource road over `copepod-registry` |
+//! | [`websocket`] | the end of a WebSocket on which only the server speaks |
 //! | [`discovery`], [`openapi`] | what is served, as documents |
 //! | [`proxy`] | exec, attach, port-forward, log, proxies |
 //! | [`bootstrap`] | objects that the server makes for itself |
@@ -37,6 +38,7 @@ pub mod unsupported;
 pub mod verbs;
 pub mod version;
 pub mod watch;
+pub mod websocket;
 
 pub use options::Options;
 pub use run::{Running, StartError, run, start};

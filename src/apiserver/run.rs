@@ -187,7 +187,7 @@ pub async fn start(options: Options, shutdown: Shutdown) -> Result<Running, Star
         router: OnceLock::new(),
     });
     let trust = watch::Sender::new(certificates::trust(&options.authentication)?);
-    let own = own(&options, &server.store, advertised, address.port(), trust.subscribe());
+    let own = own(&options, &server, advertised, address.port(), trust.subscribe());
     let kept = tokio::spawn(bootstrap::run(access, own, checks, shutdown.clone()));
     let reloaded = Reloaded {
         tls: Arc::clone(&tls),
@@ -406,21 +406,21 @@ fn backends(options: &Options) -> Result<Backends, StartError> {
 }
 
 /// What the cluster is told of this server.
-fn own(
-    options: &Options,
-    store: &Arc<dyn Store>,
-    address: IpAddr,
-    port: u16,
-    trust: watch::Receiver<Trust>,
-) -> Own {
-    let kubernetes =
-        Kubernetes { store: Arc::clone(store), prefix: options.storage.etcd_prefix.clone(), address, port };
+fn own(options: &Options, server: &Server, address: IpAddr, port: u16, trust: watch::Receiver<Trust>) -> Own {
+    let kubernetes = Kubernetes {
+        store: Arc::clone(&server.store),
+        prefix: options.storage.etcd_prefix.clone(),
+        address,
+        port,
+    };
     Own {
         service_ranges: options.misc.service_cluster_ip_range.clone(),
         port,
         kubernetes: (options.misc.endpoint_reconciler_type != "none").then_some(kubernetes),
         trust,
         host: host_name(),
+        registry: Arc::clone(&server.registry),
+        repair: tokio::sync::Mutex::default(),
     }
 }
 

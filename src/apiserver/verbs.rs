@@ -20,7 +20,7 @@ use crate::exchange::Exchange;
 use crate::metrics::Guard;
 use crate::negotiate::{self, Offers, Routable};
 use crate::server::Server;
-use crate::{proxy, watch};
+use crate::{proxy, watch, websocket};
 
 /// A request whose place among what is served is known.
 struct Routed {
@@ -150,7 +150,10 @@ fn route(exchange: &Exchange, target: Target) -> Result<Routed, Status> {
     if target.subresource.is_empty() && !has_route(&target, collection, in_namespace) {
         return Err(no_such_path());
     }
-    let Some(verb) = Verb::of(&info.verb).filter(|_| exchange.parts.method != Method::HEAD) else {
+    // What a method means behind a proxy is the backend's matter; the registry is not asked, whatever the verb.
+    let passed_on = proxy::takes_path(&target) && proxy::METHODS.contains(&exchange.parts.method);
+    let verb = if passed_on { Some(Verb::Get) } else { Verb::of(&info.verb) };
+    let Some(verb) = verb.filter(|_| passed_on || exchange.parts.method != Method::HEAD) else {
         return Err(method_not_allowed());
     };
     if info.verb_in_path && exchange.parts.method != Method::GET {
@@ -275,7 +278,7 @@ async fn watch(
         _ => server.config.watch_timeout_min.mul_f64(1.0 + rand::random::<f64>()),
     };
     let watch = server.registry.watch(&exchange.caller(), target, options).await?;
-    if watch::websocket::is_asked(exchange.headers()) {
+    if websocket::is_asked(exchange.headers()) {
         let client = exchange.parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         return Ok(watch::websocket::response(watch, accepted, timeout, guard, exchange.headers(), client));
     }

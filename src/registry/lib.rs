@@ -58,5 +58,6 @@ pub use registry::{
     Config, Deciders, IssuedToken, Registry, Reviewed, RuleResolver, TokenClaims, TokenIssuer, TokenReviewer,
 };
 pub use served::{Served, Table};
+pub use special::Repair;
 pub use types::Types;
 pub use view::{column_definitions, columns};

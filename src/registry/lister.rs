@@ -12,6 +12,7 @@ use crate::api::{Caller, Object, Target};
 use crate::call::Call;
 use crate::collection::Collection;
 use crate::errors;
+use crate::options::{DeleteOptions, Preconditions};
 use crate::registry::Registry;
 use crate::write::Update;
 
@@ -216,11 +217,32 @@ impl Registry {
         namespace: &str,
         name: &str,
     ) -> Result<(), Status> {
+        self.delete_made(resource, namespace, name, DeleteOptions::default()).await
+    }
+
+    /// Deletes the very object that was seen, for the server itself; gone already is fine, and so is another one in its place.
+    pub async fn delete_seen(&self, resource: &GroupResource, seen: &Value) -> Result<(), Status> {
+        let text = |member| seen.str_at(&["metadata", member]);
+        let preconditions = Preconditions { uid: Some(text("uid").into()), resource_version: None };
+        let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
+        match self.delete_made(resource, text("namespace"), text("name"), options).await {
+            Err(status) if status.reason == copepod_meta::Reason::Conflict => Ok(()),
+            done => done,
+        }
+    }
+
+    async fn delete_made(
+        &self,
+        resource: &GroupResource,
+        namespace: &str,
+        name: &str,
+        options: DeleteOptions,
+    ) -> Result<(), Status> {
         let target = self.own_target(resource, namespace, name, "")?;
         let (caller, collection) = (server(), self.collection(resource)?);
         let mut call = Call::new(self, &caller, &target, &collection, Value::map(), false)?;
         call.internal = true;
-        match call.delete(&Default::default(), name).await {
+        match call.delete(&options, name).await {
             Err(status) if status.reason != copepod_meta::Reason::NotFound => Err(status),
             _ => Ok(()),
         }

@@ -189,9 +189,11 @@ fn expired(position: &Position, selection: &Selection) -> Status {
 }
 
 impl Target {
-    /// Whether answers can be had as a Table.
+    /// Whether answers can be had as a Table. A kind that is only made and never shown (a review) has no columns.
+    /// upstream: endpoints/handlers/rest.go AllowsMediaTypeTransform; installer.go asks lists for a TableConvertor
     pub fn shows_table(&self) -> bool {
-        self.served.kind.strategy.shows_table(&self.subresource)
+        let is_shown = self.served.version().has_verb("list");
+        is_shown && self.served.kind.strategy.shows_table(&self.subresource)
     }
 
     /// The stored resource behind it, or 405.

@@ -176,6 +176,8 @@ async fn client(kubeconfig: &str) -> Result<kube::Client, TestError> {
 }
 
 #[cfg(test)]
+mod behind;
+#[cfg(test)]
 mod edges;
 #[cfg(test)]
 mod probes;

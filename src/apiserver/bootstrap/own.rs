@@ -1,14 +1,16 @@
 //! Objects that tell of this very server: its service and endpoints, its ranges of addresses, whom it trusts, its lease.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use copepod_meta::{BoxFuture, GroupResource, Map, Reason, Status, Value, time};
+use copepod_registry::{Registry, Repair};
 use copepod_serve::Shutdown;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use super::Access;
 use super::endpoints::Kubernetes;
+use super::{Access, upkeep};
 
 /// The identity lease is renewed so often. upstream: controlplane IdentityLeaseRenewIntervalPeriod
 const LEASE_RENEW: Duration = Duration::from_secs(10);
@@ -39,6 +41,10 @@ pub struct Own {
     pub trust: watch::Receiver<Trust>,
     /// The machine's name.
     pub host: String,
+    /// Objects, for what needs more than reading and writing them.
+    pub registry: Arc<Registry>,
+    /// What repairs remember.
+    pub repair: tokio::sync::Mutex<Repair>,
 }
 
 fn core(resource: &str) -> GroupResource {
@@ -75,20 +81,30 @@ pub const CHAINS: &[&[Named]] = &[
     &[
         (RANGES, |own, access| Box::pin(own.service_cidr(access))),
         (SERVICE, |own, access| Box::pin(own.service_alone(access))),
+        (upkeep::REPAIR, |own, _| Box::pin(own.repair_services())),
+    ],
+    &[
+        (upkeep::CACHES, |own, _| Box::pin(own.start_caches())),
+        (upkeep::FILLED, |own, _| Box::pin(own.caches_filled())),
     ],
     &[(TRUST, |own, access| Box::pin(own.authentication(access)))],
     &[(TOKENS, |_, access| Box::pin(legacy_tokens(access)))],
-    &[(IDENTITY, |own, access| Box::pin(own.renew_lease(access)))],
+    &[
+        (IDENTITY, |own, access| Box::pin(own.renew_lease(access))),
+        (upkeep::LEASES, |own, access| Box::pin(own.collect_leases(access))),
+    ],
 ];
 
 impl Own {
-    /// Renews the identity lease, stays among the endpoints of `kubernetes` and publishes a changed trust, until the server ends.
-    /// Then it takes its address out of the endpoints.
+    /// Renews the identity lease, stays among the endpoints of `kubernetes`, publishes a changed trust, and keeps leases and
+    /// services in order, until the server ends. Then it takes its address out of the endpoints.
     pub async fn keep(&self, access: &Access, shutdown: &Shutdown) {
         self.among_endpoints(access, true).await;
         let mut trust = self.trust.clone();
         let mut renew = interval(LEASE_RENEW);
         let mut reconcile = interval(super::endpoints::RECONCILE);
+        let mut collect = interval(upkeep::COLLECT);
+        let mut repair = interval(upkeep::REPAIR_PAUSE);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -98,6 +114,16 @@ impl Own {
                     }
                 }
                 _ = reconcile.tick() => self.among_endpoints(access, false).await,
+                _ = collect.tick() => {
+                    if let Err(error) = self.collect_leases(access).await {
+                        tracing::error!(%error, "expired leases of API servers were not deleted");
+                    }
+                }
+                _ = repair.tick() => {
+                    if let Err(error) = self.repair_services().await {
+                        tracing::error!(%error, "addresses and ports of services were not repaired");
+                    }
+                }
                 // The sender lives as long as the server: an error only comes at its end.
                 Ok(()) = trust.changed() => {
                     if let Err(error) = self.authentication(access).await {
@@ -210,7 +236,7 @@ impl Own {
             };
         }
         let mut lease = object("kube-system", &name);
-        lease.set(&["metadata", "labels", "apiserver.kubernetes.io/identity"], "kube-apiserver");
+        lease.set(&["metadata", "labels", upkeep::IDENTITY_LABEL], upkeep::IDENTITY_VALUE);
         lease.set(&["metadata", "labels", "kubernetes.io/hostname"], self.host.as_str());
         lease.set(&["spec", "holderIdentity"], format!("{name}_{}", uuid::Uuid::new_v4()));
         lease.set(&["spec", "leaseDurationSeconds"], LEASE_SECONDS);

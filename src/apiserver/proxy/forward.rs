@@ -7,17 +7,26 @@ use std::sync::Arc;
 use axum::body::Body;
 use copepod_meta::Status;
 use copepod_registry::Target;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION,
+};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 
-use super::Connect;
+use super::backend::Address;
+use super::links::{self, Links};
 use super::location::{self, Id};
 use super::stream::{end_to_end, tunnel, wants_upgrade};
+use super::{Connect, page};
 use crate::answer::Answer;
 use crate::exchange::Exchange;
 use crate::metrics::Guard;
+use crate::request_info::decode_path;
 use crate::server::Server;
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_URI: &str = "x-forwarded-uri";
 
 /// Answers `pods/proxy`, `services/proxy`, `nodes/proxy`.
 pub async fn answer(
@@ -47,17 +56,40 @@ pub async fn answer(
     if rest.is_empty() && !upgrading && matches!(exchange.parts.method, Method::GET | Method::HEAD) {
         return Ok(redirect(&format!("{raw}/{query}")));
     }
-    let rest = if rest.is_empty() { "/" } else { rest };
+    let rest = tidy(rest);
     let path = format!("{rest}{query}");
-    let prefix = prefix.to_string();
+    let uri = format!("{prefix}{rest}");
+    let asked = host(exchange, &address);
+    let links = Links { prefix: decode_path(prefix), backend: address.authority(), asked: asked.clone() };
     if upgrading {
-        return tunnel(server, exchange, &address, &path, guard).await;
+        return tunnel(server, exchange, &address, &asked, &path, guard).await;
     }
-    let request = request(exchange, body, &address.authority(), &path, &prefix)?;
+    let request = request(exchange, body, &asked, &path, &uri)?;
     let sent = server.backends.send(&address, request).await;
     let response =
         sent.map_err(|error| Status::service_unavailable(format!("error trying to reach service: {error}")))?;
-    Ok(respond(response, &prefix, &address, guard))
+    respond(response, links, guard)
+}
+
+/// The host that the client asked; the backend is told that name, not its own.
+fn host(exchange: &Exchange, address: &Address) -> String {
+    match exchange.parts.uri.authority() {
+        Some(authority) => authority.to_string(),
+        None => match exchange.header(HOST) {
+            "" => address.authority(),
+            host => host.to_string(),
+        },
+    }
+}
+
+/// The path that the backend is asked for: no way out of it by `..`, its last slash kept.
+/// upstream: apimachinery/pkg/util/net/http.go JoinPreservingTrailingSlash
+fn tidy(rest: &str) -> String {
+    let mut path = links::clean(rest);
+    if rest.ends_with('/') && path != "/" {
+        path.push('/');
+    }
+    path
 }
 
 /// `/api/v1/namespaces/x/pods/p/proxy` and what follows. `segments`: how many there are from the resource on.
@@ -89,7 +121,7 @@ fn request(
     body: Body,
     host: &str,
     path: &str,
-    prefix: &str,
+    uri: &str,
 ) -> Result<Request<http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, axum::Error>>, Status> {
     let mut request = Request::new(body.boxed_unsync());
     *request.method_mut() = exchange.parts.method.clone();
@@ -97,10 +129,10 @@ fn request(
     let mut headers = end_to_end(exchange.parts.headers.clone());
     headers.remove(AUTHORIZATION);
     headers.insert(HOST, HeaderValue::from_str(host).map_err(Status::internal)?);
-    let peer = exchange.connection.peer.ip().to_string();
-    for (name, value) in
-        [("x-forwarded-for", peer.as_str()), ("x-forwarded-uri", prefix), ("x-forwarded-proto", "https")]
-    {
+    let mut peers: Vec<String> =
+        headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok().map(str::to_string)).collect();
+    peers.push(exchange.connection.peer.ip().to_string());
+    for (name, value) in [(FORWARDED_FOR, peers.join(", ").as_str()), (FORWARDED_URI, uri)] {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
@@ -111,33 +143,41 @@ fn request(
 
 fn respond(
     response: Response<hyper::body::Incoming>,
-    prefix: &str,
-    address: &super::backend::Address,
+    links: Links,
     guard: Option<Guard>,
-) -> Answer {
+) -> Result<Answer, Status> {
     let (parts, body) = response.into_parts();
-    let body = body.map_frame(move |frame| {
-        let _alive = &guard;
-        frame
-    });
-    let mut answer = Response::new(Body::new(body));
-    *answer.status_mut() = parts.status;
     let mut headers = end_to_end(parts.headers);
-    // A redirection within the backend has to stay behind the proxy.
-    if let Some(location) = headers.get(LOCATION).and_then(|v| v.to_str().ok()) {
-        let own = format!("{}://{}", address.scheme(), address.authority());
-        let path = location.strip_prefix(&own).unwrap_or(location);
-        if path.starts_with('/')
-            && let Ok(value) = HeaderValue::from_str(&format!("{prefix}{path}"))
-        {
-            headers.insert(LOCATION, value);
-        }
+    // Who may read across origins is for this server to say. upstream: upgradeaware.go removeCORSHeaders
+    for name in [
+        ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        ACCESS_CONTROL_ALLOW_METHODS,
+        ACCESS_CONTROL_ALLOW_ORIGIN,
+    ] {
+        headers.remove(name);
     }
     if !headers.contains_key(CONTENT_TYPE) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     }
+    let redirection = headers.get(LOCATION).and_then(|v| v.to_str().ok()).filter(|l| !l.is_empty());
+    let body = match redirection {
+        // A redirection within the backend has to stay behind the proxy; the page with it is not for reading.
+        Some(location) => {
+            let rewritten = links.rewrite(location).map_err(|error| {
+                Status::internal(format!("error trying to parse Location header: {error}"))
+            })?;
+            if let Some(location) = rewritten {
+                headers.insert(LOCATION, HeaderValue::from_str(&location).map_err(Status::internal)?);
+            }
+            page::unread(body, guard)
+        }
+        None => page::body(&mut headers, body, links, guard),
+    };
+    let mut answer = Response::new(body);
+    *answer.status_mut() = parts.status;
     *answer.headers_mut() = headers;
-    answer
+    Ok(answer)
 }
 
 #[cfg(test)]
@@ -151,6 +191,20 @@ mod tests {
             ("/api/v1/nodes/n/proxy/a/b/", 5, "/api/v1/nodes/n/proxy", "/a/b/"),
         ] {
             assert_eq!(super::split(path, segments), (prefix, rest), "{path}");
+        }
+    }
+
+    #[test]
+    fn backends_are_asked_for_tidy_paths() {
+        for (rest, want) in [
+            ("", "/"),
+            ("/", "/"),
+            ("/a%20b", "/a%20b"),
+            ("//a//", "/a/"),
+            ("/a/../../b", "/b"),
+            ("/..", "/"),
+        ] {
+            assert_eq!(super::tidy(rest), want, "{rest}");
         }
     }
 }

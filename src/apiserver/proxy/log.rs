@@ -1,15 +1,20 @@
-//! A container's log, from the kubelet to the client as it comes.
+//! A container's log, from the kubelet to the client as it comes, over WebSocket if the client asks so.
 //!
-//! upstream: pkg/registry/core/pod/rest/log.go, pod/strategy.go LogLocation
+//! upstream: pkg/registry/core/pod/rest/log.go, pod/strategy.go LogLocation;
+//! apiserver/pkg/endpoints/handlers/responsewriters/writers.go StreamObject, streaming/pkg/httpstream/wsstream/stream.go
 
+use base64::Engine as _;
 use bytes::Bytes;
 use copepod_meta::{ErrorList, FieldError, GroupResource, Path, Reason, Status};
 use copepod_registry::Target;
 use copepod_serve::body;
-use futures::StreamExt as _;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use futures::{Stream, StreamExt as _, stream};
+use http::header::{CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::tungstenite::Message;
 
 use super::location::{self, container, query};
 use super::object;
@@ -18,6 +23,14 @@ use crate::exchange::Exchange;
 use crate::metrics::Guard;
 use crate::request_info::query_bool;
 use crate::server::Server;
+use crate::websocket;
+
+/// A message of a log over WebSocket; upstream's reads are as long, and clients may rely on it.
+const MESSAGE_BYTES_MAX: usize = 2048;
+/// The sub-protocol whose messages are base64.
+const BASE64: &str = "base64.binary.k8s.io";
+/// Sub-protocols of a log. upstream: wsstream NewDefaultReaderProtocols
+const PROTOCOLS: [&str; 3] = ["", "binary.k8s.io", BASE64];
 
 /// Most of a kubelet's refusal that is shown.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
@@ -25,7 +38,7 @@ const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 /// Answers `pods/log`.
 pub async fn answer(
     server: &Server,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     target: &Target,
     guard: Option<Guard>,
 ) -> Result<Answer, Status> {
@@ -56,22 +69,69 @@ pub async fn answer(
     if response.status() != StatusCode::OK {
         return Err(refusal(response, &target.name).await);
     }
-    Ok(stream(response, guard, server.shutdown.clone()))
+    let shutdown = server.shutdown.clone();
+    let log = response.into_body().into_data_stream().take_until(async move { shutdown.cancelled().await });
+    if websocket::is_asked(exchange.headers()) {
+        let client = exchange.parts.extensions.remove::<OnUpgrade>();
+        return Ok(messages(log, guard, exchange.headers(), client));
+    }
+    Ok(plain(log, guard))
 }
 
-fn stream(
-    response: Response<hyper::body::Incoming>,
-    guard: Option<Guard>,
-    shutdown: copepod_serve::Shutdown,
-) -> Answer {
-    let data = response.into_body().into_data_stream().take_until(async move { shutdown.cancelled().await });
-    let data = data.map(move |chunk| {
+fn plain(log: impl Log, guard: Option<Guard>) -> Answer {
+    let data = log.map(move |chunk| {
         let _alive = &guard;
         chunk
     });
     let mut answer = Response::new(axum::body::Body::from_stream(data));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     answer
+}
+
+/// The log as it comes from the kubelet.
+trait Log: Stream<Item = Result<Bytes, hyper::Error>> + Send + 'static {}
+impl<S: Stream<Item = Result<Bytes, hyper::Error>> + Send + 'static> Log for S {}
+
+/// Switches protocols and sends the log as messages, the first of them empty, or refuses.
+fn messages(log: impl Log, guard: Option<Guard>, headers: &HeaderMap, client: Option<OnUpgrade>) -> Answer {
+    let (switched, is_text) = match handshake(headers) {
+        Ok(chosen) => chosen,
+        Err(refusal) => return refusal,
+    };
+    let Some(client) = client else { return websocket::not_websocket() };
+    // A log that breaks off ends: the client sees its socket closed, as upstream's.
+    let chunks = log
+        .take_while(|chunk| std::future::ready(chunk.is_ok()))
+        .filter_map(|chunk| std::future::ready(chunk.ok()));
+    let pieces = stream::once(std::future::ready(vec![message(&[], is_text)]))
+        .chain(chunks.map(move |chunk| {
+            chunk.chunks(MESSAGE_BYTES_MAX).map(|piece| message(piece, is_text)).collect::<Vec<_>>()
+        }))
+        .flat_map(stream::iter);
+    tokio::spawn(async move {
+        let _guard = guard;
+        match client.await {
+            Ok(client) => websocket::send(pieces, None, TokioIo::new(client)).await,
+            Err(error) => tracing::debug!(%error, "the client went before its upgrade was done"),
+        }
+    });
+    switched
+}
+
+fn message(data: &[u8], is_text: bool) -> Message {
+    if is_text {
+        return Message::text(base64::engine::general_purpose::STANDARD.encode(data));
+    }
+    Message::Binary(Bytes::copy_from_slice(data))
+}
+
+/// The 101 and whether data go as base64, or why not. The client's first protocol that we know counts; none is binary.
+fn handshake(headers: &HeaderMap) -> Result<(Answer, bool), Answer> {
+    let key = websocket::key(headers)?;
+    let offered = websocket::text(headers, SEC_WEBSOCKET_PROTOCOL);
+    let chosen = offered.split(',').map(str::trim).find(|offer| PROTOCOLS.contains(offer));
+    let Some(chosen) = chosen else { return Err(websocket::refusal(StatusCode::FORBIDDEN, "")) };
+    Ok((websocket::switching(key, chosen), chosen == BASE64))
 }
 
 /// upstream: registry/generic/rest/response_checker.go
@@ -188,4 +248,38 @@ fn bad_time(text: &str) -> Option<String> {
     let zone = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
     let offset = zone.strip_prefix(['+', '-']).filter(|o| o.len() == 5 && o.as_bytes()[2] == b':');
     if zone == "Z" || offset.is_some() { None } else { cannot(zone, "Z07:00") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_protocol_that_is_known_is_spoken() {
+        for (offered, want) in [
+            (None, "101 - binary"),
+            (Some("binary.k8s.io"), "101 binary.k8s.io binary"),
+            (Some("foo, base64.binary.k8s.io, binary.k8s.io"), "101 base64.binary.k8s.io base64"),
+            (Some("channel.k8s.io"), "403"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("sec-websocket-key", HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+            headers.insert("sec-websocket-version", HeaderValue::from_static("13"));
+            if let Some(offered) = offered {
+                headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offered));
+            }
+            let got = match handshake(&headers) {
+                Err(refusal) => refusal.status().as_u16().to_string(),
+                Ok((answer, is_text)) => {
+                    let protocol = answer.headers().get(SEC_WEBSOCKET_PROTOCOL);
+                    let protocol = protocol.map_or("-", |p| p.to_str().expect("text"));
+                    let code = answer.status().as_u16();
+                    format!("{code} {protocol} {}", if is_text { "base64" } else { "binary" })
+                }
+            };
+            assert_eq!(got, want, "{offered:?}");
+        }
+        assert_eq!(message(b"hi", true), Message::text("aGk="));
+        assert_eq!(message(b"hi", false), Message::Binary(Bytes::from_static(b"hi")));
+    }
 }

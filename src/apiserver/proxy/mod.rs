@@ -8,6 +8,7 @@
 //! | [`log`] | a container's log, streamed |
 //! | [`stream`] | upgrades: bytes both ways after the backend's 101 |
 //! | [`forward`] | plain HTTP requests |
+//! | [`links`], [`html`], [`page`] | links and redirections of what is behind us lead through us |
 //! | [`options`] | what is asked, as admission sees it |
 //!
 //! Invariants: the client's credentials stay here; a connection is tunnelled only after the backend switched protocols
@@ -15,9 +16,12 @@
 
 mod backend;
 mod forward;
+mod html;
+mod links;
 mod location;
 mod log;
 mod options;
+mod page;
 mod stream;
 
 use std::sync::Arc;
@@ -25,6 +29,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use copepod_meta::{Reason, Status, Value};
 use copepod_registry::{Caller, Content, GetOptions, Target};
+use http::Method;
 
 pub use backend::{BackendError, Backends, KubeletFiles};
 
@@ -64,6 +69,10 @@ const CONNECTS: &[(&str, &str, Connect)] = &[
     ("nodes", "proxy", Connect::Node),
 ];
 
+/// The methods that a proxy passes on. upstream: pkg/registry/core/pod/rest/subresources.go proxyMethods
+pub const METHODS: [Method; 7] =
+    [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
+
 /// Whether a request is answered behind us.
 pub fn find(target: &Target) -> Option<Connect> {
     if target.subresource.is_empty() || !target.served.resource.group.is_empty() {
@@ -93,7 +102,7 @@ pub async fn connect(
         return exchange.refuse(&refusal);
     }
     let made = match connect {
-        Connect::Log => log::answer(&server, &exchange, &target, guard).await,
+        Connect::Log => log::answer(&server, &mut exchange, &target, guard).await,
         Connect::Exec | Connect::Attach | Connect::PortForward => {
             stream::answer(&server, &mut exchange, &target, connect, guard).await
         }

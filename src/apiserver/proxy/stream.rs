@@ -41,7 +41,7 @@ pub async fn answer(
         return Err(Status::bad_request(message));
     }
     let kubelet = location::kubelet(server, &caller, node).await?;
-    tunnel(server, exchange, &kubelet, &path, guard).await
+    tunnel(server, exchange, &kubelet, &kubelet.authority(), &path, guard).await
 }
 
 /// Where on the kubelet, with its options. upstream: pod/strategy.go streamLocation, PortForwardLocation, streamParams
@@ -88,11 +88,12 @@ fn validate(
     Ok(())
 }
 
-/// Sends the client's upgrade on and, if it is granted, ties the two connections together.
+/// Sends the client's upgrade on, to `host` of that name, and, if it is granted, ties the two connections together.
 pub async fn tunnel(
     server: &Arc<Server>,
     exchange: &mut Exchange,
     to: &Address,
+    host: &str,
     path: &str,
     guard: Option<Guard>,
 ) -> Result<Answer, Status> {
@@ -104,7 +105,7 @@ pub async fn tunnel(
         |error: &dyn std::fmt::Display| super::plain_error(format!("error dialing backend: {error}"));
     let stream = server.backends.dial(to).await.map_err(|e| failed(&e))?;
     let method = exchange.parts.method.clone();
-    let request = UpgradeRequest::forward(method, &to.authority(), path, exchange.headers());
+    let request = UpgradeRequest::forward(method, host, path, exchange.headers());
     let (headers, backend) = match upgrade(stream, &request).await.map_err(|e| failed(&e))? {
         Upgrade::Switched { headers, stream } => (headers, stream),
         Upgrade::Refused { status, headers, body } => {
@@ -144,6 +145,9 @@ pub fn wants_upgrade(exchange: &Exchange) -> bool {
 
 /// Without the headers that speak of one connection only.
 pub fn end_to_end(mut headers: http::HeaderMap) -> http::HeaderMap {
+    let said: Vec<http::HeaderValue> = headers.get_all(http::header::CONNECTION).iter().cloned().collect();
+    let named = said.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim);
+    named.filter(|name| !name.is_empty()).for_each(|name| drop(headers.remove(name)));
     for name in
         ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
     {

@@ -1,44 +1,24 @@
 //! A watch over WebSocket: an event is a message, text where the form is text and binary where it is not.
 //!
-//! The client sends nothing that counts; when it closes, the watch ends. A refusal of the handshake has no Status, as upstream's
-//! (its library answers by itself): 403 without an origin, because a WebSocket carries a browser's cookies and certificates
-//! across sites, 400 else.
+//! Its handshake needs an origin (403 without), because a WebSocket carries a browser's cookies and certificates across sites.
 //!
-//! upstream: apiserver/pkg/endpoints/handlers/watch.go HandleWS; golang.org/x/net/websocket hybiServerHandshaker
+//! upstream: apiserver/pkg/endpoints/handlers/watch.go HandleWS; golang.org/x/net/websocket checkOrigin
 
 use std::time::Duration;
 
-use axum::body::Body;
 use copepod_registry::Watch;
-use futures::{SinkExt as _, StreamExt as _};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt as _;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
 
 use super::Framer;
 use crate::answer::Answer;
 use crate::negotiate::{Accepted, Media};
+use crate::websocket::{self, refusal};
 
-/// Clients have nothing to say.
-const MESSAGE_BYTES_MAX: usize = 4 * 1024;
-/// An event that the client does not read yet; a second one waits, and the watch falls behind and is closed.
-const WRITE_BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// A client that reads nothing any more is not waited for.
-const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 /// The four bytes of length before a protobuf event in a stream: a message has its own.
 const STREAM_LENGTH_BYTES: usize = 4;
-
-/// Whether the client wants its watch so. upstream: httpstream/wsstream IsWebSocketRequest
-pub fn is_asked(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or("");
-    text(header::UPGRADE).eq_ignore_ascii_case("websocket")
-        && text(header::CONNECTION).split(',').any(|t| t.trim().eq_ignore_ascii_case("upgrade"))
-}
 
 /// Switches protocols and sends the watch, or refuses.
 pub fn response(
@@ -53,7 +33,7 @@ pub fn response(
         Ok(switched) => switched,
         Err(refusal) => return refusal,
     };
-    let Some(client) = client else { return refusal(StatusCode::BAD_REQUEST, "not websocket protocol") };
+    let Some(client) = client else { return websocket::not_websocket() };
     let text = accepted.media != Media::Protobuf;
     let framer = Framer { accepted, columns_sent: false };
     tokio::spawn(async move {
@@ -66,47 +46,16 @@ pub fn response(
     switched
 }
 
-async fn send<S>(mut watch: Watch, mut framer: Framer, text: bool, timeout: Duration, client: S)
+async fn send<S>(watch: Watch, framer: Framer, text: bool, timeout: Duration, client: S)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX))
-        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX);
-    let socket = WebSocketStream::from_raw_socket(client, Role::Server, Some(config)).await;
-    let (mut out, mut received) = socket.split();
-    let events = async {
-        while let Some(event) = watch.next().await {
-            let Some(message) = message(&mut framer, &event, &watch, text) else { break };
-            if let Err(error) = out.send(message).await {
-                tracing::debug!(%error, "a watcher went");
-                break;
-            }
-        }
-    };
-    // Until the client closes; pings are answered by the reading.
-    let closed = async { while let Some(Ok(_)) = received.next().await {} };
-    tokio::select! {
-        () = tokio::time::sleep(timeout) => {}
-        () = closed => {}
-        () = events => {}
-    }
-    let mut socket = match received.reunite(out) {
-        Ok(socket) => socket,
-        Err(error) => return tracing::error!(%error, "two halves of different sockets"),
-    };
-    let orderly = async {
-        let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        socket.close(Some(close)).await?;
-        socket.get_mut().shutdown().await?;
-        Ok::<(), tokio_tungstenite::tungstenite::Error>(())
-    };
-    match tokio::time::timeout(CLOSE_TIME_MAX, orderly).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a watcher went"),
-        Err(_) => tracing::debug!("a watcher does not read"),
-    }
+    let messages = futures::stream::unfold((watch, framer), move |(mut watch, mut framer)| async move {
+        let event = watch.next().await?;
+        let message = message(&mut framer, &event, &watch, text)?;
+        Some((message, (watch, framer)))
+    });
+    websocket::send(messages, Some(timeout), client).await;
 }
 
 /// An event as a message; `None`: it cannot be written, and the watch ends.
@@ -135,38 +84,16 @@ fn message(
 
 /// The 101, or why not.
 fn handshake(headers: &HeaderMap) -> Result<Answer, Answer> {
-    let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or("").trim();
-    let key = text(header::SEC_WEBSOCKET_KEY);
-    if key.is_empty() {
-        return Err(refusal(StatusCode::BAD_REQUEST, "mismatch challenge/response"));
-    }
-    if text(header::SEC_WEBSOCKET_VERSION) != "13" {
-        let mut refusal = refusal(StatusCode::BAD_REQUEST, "missing or bad WebSocket Version");
-        refusal.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Err(refusal);
-    }
-    if !is_origin(text(header::ORIGIN)) {
+    let key = websocket::key(headers)?;
+    if !is_origin(websocket::text(headers, header::ORIGIN)) {
         return Err(refusal(StatusCode::FORBIDDEN, ""));
     }
     // The first of several would be a guess.
-    let protocol = text(header::SEC_WEBSOCKET_PROTOCOL);
+    let protocol = websocket::text(headers, header::SEC_WEBSOCKET_PROTOCOL);
     if protocol.contains(',') {
         return Err(refusal(StatusCode::BAD_REQUEST, ""));
     }
-    let mut answer = Response::new(Body::empty());
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let out = answer.headers_mut();
-    out.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    out.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
-        out.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    if !protocol.is_empty()
-        && let Ok(protocol) = HeaderValue::from_str(protocol)
-    {
-        out.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
-    }
-    Ok(answer)
+    Ok(websocket::switching(key, protocol))
 }
 
 /// An absolute URL or path. upstream: net/url ParseRequestURI, as far as an Origin header goes
@@ -177,15 +104,10 @@ fn is_origin(origin: &str) -> bool {
     origin.starts_with('/') || is_scheme
 }
 
-fn refusal(code: StatusCode, text: &'static str) -> Answer {
-    let mut answer = Response::new(Body::from(text));
-    *answer.status_mut() = code;
-    answer
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     /// Header lines and what an upstream server answered them with.
     #[test]

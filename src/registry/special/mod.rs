@@ -19,6 +19,7 @@ mod token;
 mod token_review;
 
 pub(crate) use service::Addresses;
+pub use service::Repair;
 
 use std::sync::Arc;
 

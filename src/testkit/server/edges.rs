@@ -28,7 +28,7 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 type Tls = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
 
 /// Connects, with a client certificate if there is one.
-async fn connect(server: &TestServer, identity: Option<(&Path, &Path)>) -> std::io::Result<Tls> {
+pub(super) async fn connect(server: &TestServer, identity: Option<(&Path, &Path)>) -> std::io::Result<Tls> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(server.folder().join("ca.crt")).expect("PEM") {
         roots.add(certificate.expect("a certificate")).expect("an authority");

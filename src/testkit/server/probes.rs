@@ -95,7 +95,6 @@ const DIFFERENT: &[(&str, &str)] = &[
 const UNCHECKED: &[&str] = &[
     "loopback-serving-certificate",
     "poststarthook/start-apiserver-admission-initializer",
-    "poststarthook/generic-apiserver-start-informers",
     "poststarthook/priority-and-fairness-config-consumer",
     "poststarthook/priority-and-fairness-filter",
     "poststarthook/storage-object-count-tracker-hook",
@@ -103,9 +102,6 @@ const UNCHECKED: &[&str] = &[
     "poststarthook/start-apiextensions-controllers",
     "poststarthook/crd-informer-synced",
     "poststarthook/peer-endpoint-reconciler-controller",
-    "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
-    "poststarthook/storage-readiness",
-    "poststarthook/start-service-ip-repair-controllers",
     "poststarthook/start-kube-aggregator-informers",
     "poststarthook/apiservice-status-remote-available-controller",
     "poststarthook/apiservice-discovery-controller",

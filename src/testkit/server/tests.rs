@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
+use k8s_openapi::api::networking::v1::IPAddress;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::core::ObjectMeta;
@@ -100,4 +101,39 @@ async fn a_stateful_set_that_was_read_can_be_written() {
     let read = sets.get("s").await.expect("read");
     let again = sets.replace("s", &PostParams::default(), &read).await.expect("written");
     assert_eq!(again.metadata.resource_version, read.metadata.resource_version, "nothing changed");
+}
+
+/// An address whose object was deleted, and one whose object is nobody's any more: a pass puts both right.
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_services_are_repaired() {
+    let server = TestServer::start().await.expect("a server");
+    let client = server.client().await.expect("a client");
+    let addresses: Api<IPAddress> = Api::all(client.clone());
+    let services: Api<Service> = Api::default_namespaced(client);
+    let mut ips = Vec::new();
+    for name in ["a", "b"] {
+        let service = serde_json::json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+        let service: Service = serde_json::from_value(service).expect("a service");
+        let made = services.create(&PostParams::default(), &service).await.expect("created");
+        ips.push(made.spec.and_then(|s| s.cluster_ip).expect("an address"));
+    }
+    addresses.delete(&ips[0], &DeleteParams::default()).await.expect("deleted");
+    let unlabelled = serde_json::json!({"metadata": {"labels": null}});
+    let changed = addresses.patch(&ips[1], &PatchParams::default(), &Patch::Merge(unlabelled)).await;
+    assert_eq!(changed.expect("changed").metadata.labels, None);
+
+    let registry = &server.server().expect("a server").registry;
+    registry.repair_services(&mut Default::default()).await.expect("repaired");
+    for (ip, name) in ips.iter().zip(["a", "b"]) {
+        let address = addresses.get(ip).await.expect("an address");
+        let parent = address.spec.parent_ref;
+        assert_eq!((parent.resource.as_str(), parent.name.as_str()), ("services", name));
+        let labels = address.metadata.labels.expect("labels");
+        assert_eq!(labels["ipaddress.kubernetes.io/managed-by"], "ipallocator.k8s.io");
+    }
+    // A second pass finds nothing to do.
+    let before: Vec<_> = addresses.list(&ListParams::default()).await.expect("addresses").items;
+    registry.repair_services(&mut Default::default()).await.expect("repaired");
+    let after = addresses.list(&ListParams::default()).await.expect("addresses").items;
+    assert_eq!(before, after);
 }

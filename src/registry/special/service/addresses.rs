@@ -23,7 +23,7 @@ use crate::registry::Registry;
 
 const NETWORKING: &str = "networking.k8s.io";
 /// Who made an IPAddress. upstream: ipallocator.ControllerName
-const MANAGED_BY: &str = "ipallocator.k8s.io";
+pub(super) const MANAGED_BY: &str = "ipallocator.k8s.io";
 /// Random addresses are tried so often before the range is walked through.
 const RANDOM_TRIES: usize = 16;
 /// How often the bits of the ports are written anew because another server was faster.
@@ -89,6 +89,11 @@ impl Addresses {
         Addresses { cidrs, families, ports }
     }
 
+    /// `--service-node-port-range`
+    pub(super) fn ports(&self) -> RangeInclusive<u16> {
+        self.ports.clone()
+    }
+
     /// The families of the cluster, its default first.
     pub(super) fn families(&self) -> &[Family] {
         &self.families
@@ -127,7 +132,7 @@ impl Addresses {
     }
 
     /// The server's own ranges, and those of ServiceCIDRs that are ready.
-    async fn ranges(&self, registry: &Registry, family: Family) -> Result<Vec<IpNet>, Status> {
+    pub(super) async fn ranges(&self, registry: &Registry, family: Family) -> Result<Vec<IpNet>, Status> {
         let mut ranges: Vec<IpNet> =
             self.cidrs.iter().copied().filter(|c| Family::of(c.addr()) == family).collect();
         let resource = GroupResource::new(NETWORKING, "servicecidrs");
@@ -227,6 +232,20 @@ impl Addresses {
 
     /// Makes the IPAddress object.
     async fn claim(&self, call: &Call<'_>, service: &Value, ip: IpAddr) -> Result<(), AddressError> {
+        match self.claim_for(call.registry, service, ip).await {
+            Ok(()) => Ok(()),
+            Err(status) if status.reason == Reason::AlreadyExists => Err(AddressError::Taken),
+            Err(status) => Err(AddressError::Failed(status)),
+        }
+    }
+
+    /// Makes the IPAddress object, whoever asks.
+    pub(super) async fn claim_for(
+        &self,
+        registry: &Registry,
+        service: &Value,
+        ip: IpAddr,
+    ) -> Result<(), Status> {
         let mut object = Value::map();
         object.set(&["metadata", "name"], ip.to_string());
         let labels = Map::from_iter([
@@ -238,11 +257,7 @@ impl Addresses {
         for member in ["namespace", "name"] {
             object.set(&["spec", "parentRef", member], service.str_at(&["metadata", member]));
         }
-        match Box::pin(call.registry.create_own(&addresses(), "", object)).await {
-            Ok(_) => Ok(()),
-            Err(status) if status.reason == Reason::AlreadyExists => Err(AddressError::Taken),
-            Err(status) => Err(AddressError::Failed(status)),
-        }
+        Box::pin(registry.create_own(&addresses(), "", object)).await.map(|_| ())
     }
 
     /// Gives an address back.
@@ -311,7 +326,7 @@ impl Addresses {
     }
 
     /// Reads, changes and writes the bits of all ports, until nobody came between.
-    async fn change_ports(
+    pub(super) async fn change_ports(
         &self,
         registry: &Registry,
         dry_run: bool,
@@ -327,17 +342,22 @@ impl Addresses {
                 Some(kv) => (decode_range(&kv.value)?, kv.mod_revision),
                 None => (Value::map(), 0),
             };
+            let stored = (object.get("data").clone(), object.str_at(&["range"]) == range);
             let mut bits = match object.get("data") {
                 Value::Bytes(data) if object.str_at(&["range"]) == range => Bits::from_bytes(data),
-                // Another range than before: every service keeps its ports, which are taken anew as they are written.
+                // Another range than before: every service keeps its ports, which the next repair takes anew.
                 _ => Bits::default(),
             };
             change(&mut bits)?;
             if dry_run {
                 return Ok(());
             }
+            let data = Value::Bytes(bits.to_bytes());
+            if stored == (data.clone(), true) {
+                return Ok(());
+            }
             object.set(&["range"], range.as_str());
-            *object.make(&["data"]) = Value::Bytes(bits.to_bytes());
+            *object.make(&["data"]) = data;
             let op = Op::Put { value: encode_range(&mut object)?, ttl_seconds: None };
             if let TxnResult::Done { .. } = registry.store.txn(&key, expect, op).await.map_err(failed)? {
                 return Ok(());
@@ -349,7 +369,7 @@ impl Addresses {
     }
 }
 
-fn addresses() -> GroupResource {
+pub(super) fn addresses() -> GroupResource {
     GroupResource::new(NETWORKING, "ipaddresses")
 }
 
@@ -389,20 +409,20 @@ fn range_offset(size: u16, step: u16, min: u16, max: u16) -> u16 {
 
 /// A set of small numbers as Go's `big.Int` writes it: big-endian bytes, no leading zeros.
 #[derive(Default)]
-struct Bits(Vec<u8>);
+pub(super) struct Bits(Vec<u8>);
 
 impl Bits {
-    fn from_bytes(big_endian: &[u8]) -> Bits {
+    pub(super) fn from_bytes(big_endian: &[u8]) -> Bits {
         Bits(big_endian.iter().rev().copied().collect())
     }
-    fn to_bytes(&self) -> Bytes {
+    pub(super) fn to_bytes(&self) -> Bytes {
         let used = self.0.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1);
         self.0[..used].iter().rev().copied().collect::<Vec<u8>>().into()
     }
-    fn is_set(&self, bit: u16) -> bool {
+    pub(super) fn is_set(&self, bit: u16) -> bool {
         self.0.get(usize::from(bit / 8)).is_some_and(|b| b & (1 << (bit % 8)) != 0)
     }
-    fn set(&mut self, bit: u16) {
+    pub(super) fn set(&mut self, bit: u16) {
         let at = usize::from(bit / 8);
         if self.0.len() <= at {
             self.0.resize(at + 1, 0);

@@ -8,12 +8,14 @@
 mod addresses;
 mod families;
 mod ports;
+mod repair;
 
 use std::net::IpAddr;
 
 use copepod_meta::{BoxFuture, GroupResource, Status, Value};
 
 pub(crate) use addresses::Addresses;
+pub use repair::Repair;
 
 use super::{Hooks, Taken};
 use crate::call::Call;
