@@ -10,7 +10,6 @@ pub mod revisions;
 pub mod selector;
 pub mod services;
 pub mod slow_start;
-pub mod taints;
 pub mod template;
 pub mod triggers;
 pub mod writes;
