@@ -9,6 +9,7 @@ pub mod resources;
 pub mod revisions;
 pub mod selector;
 pub mod services;
+pub mod slices;
 pub mod slow_start;
 pub mod template;
 pub mod triggers;
