@@ -71,6 +71,9 @@ soon 'tier=front' k get endpointslices --show-labels
 ok 'patched' k patch configmap kube-root-ca.crt --type=merge -p '{"data":{"extra":"x"}}'
 soon '^1$' k get configmap kube-root-ca.crt -o 'go-template={{len .data}}'
 
+# No zone is known of the nodes here: no endpoint gets a hint, and the service is told why.
+ok annotated k annotate service every service.kubernetes.io/topology-mode=Auto
+soon 'TopologyAwareHintsDisabled +service/every +Insufficient Node information.*addressType: IPv4' k get events
 # Endpoints that somebody keeps by hand are mirrored into a slice, which follows them and goes with them.
 outside() { # ADDRESSES
   apply <<EOF
