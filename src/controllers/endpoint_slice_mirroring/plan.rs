@@ -25,12 +25,14 @@ const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// Endpoints that were used as a lock. upstream: client-go resourcelock LeaderElectionRecordAnnotationKey
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 
+/// Reasons and messages of warnings on the Endpoints object.
+type Warnings = Vec<(&'static str, String)>;
+
 /// What is to be written and told.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plan {
     pub actions: Vec<Action>,
-    /// Reason and message of a warning on the Endpoints object.
-    pub warnings: Vec<(&'static str, String)>,
+    pub warnings: Warnings,
 }
 
 /// Whether an Endpoints object wants to be mirrored.
@@ -73,8 +75,7 @@ pub(super) fn plan(
     // A slice that is not needed any more becomes one that is: readers see one change instead of two.
     create.retain_mut(|(key, content)| {
         let Some(at) = delete.iter().position(|slice| slice.address_type == key.0) else { return true };
-        let key = std::mem::replace(key, ("", Vec::new()));
-        update.push((delete.remove(at).metadata.name(), key, std::mem::take(content)));
+        update.push((delete.remove(at).metadata.name(), std::mem::take(key), std::mem::take(content)));
         false
     });
     if endpoints.metadata.deleting() {
@@ -90,11 +91,10 @@ pub(super) fn plan(
 }
 
 /// What slices should hold, and what could not be put into them.
-#[allow(clippy::type_complexity)]
 fn wanted(
     endpoints: &Endpoints,
     addresses_max: usize,
-) -> Result<(BTreeMap<SliceKey, Wanted>, Vec<(&'static str, String)>), serde_json::Error> {
+) -> Result<(BTreeMap<SliceKey, Wanted>, Warnings), serde_json::Error> {
     let subsets: Vec<EndpointSubset> = list(&endpoints.subsets)?;
     let mut wanted: BTreeMap<SliceKey, Wanted> = BTreeMap::new();
     let (mut invalid, mut skipped) = (0, 0);
