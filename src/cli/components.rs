@@ -22,14 +22,17 @@ pub struct Component {
     run: fn(Vec<String>, Shutdown) -> BoxFuture<'static, anyhow::Result<()>>,
 }
 
+/// The one that the others are clients of.
+const API_SERVER: Component = Component {
+    name: "apiserver",
+    leaf: "",
+    flags: apiserver_flags,
+    run: |a, s| Box::pin(copepod_apiserver::command::run(a, s)),
+};
+
 /// All components, in the order in which they start.
 pub const COMPONENTS: [Component; 4] = [
-    Component {
-        name: "apiserver",
-        leaf: "",
-        flags: apiserver_flags,
-        run: |a, s| Box::pin(copepod_apiserver::command::run(a, s)),
-    },
+    API_SERVER,
     Component {
         name: "controller-manager",
         leaf: "controller-manager",
@@ -96,8 +99,8 @@ pub fn run_all(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
         // Clients end before the API server does, so that their last words are heard.
         let (clients, server) = (signal.child_token(), Shutdown::new());
         let mut running = tokio::task::JoinSet::new();
-        if settings.runs("apiserver") {
-            let arguments = COMPONENTS[0].arguments(layout, settings);
+        if settings.runs(API_SERVER.name) {
+            let arguments = API_SERVER.arguments(layout, settings);
             let started = copepod_apiserver::command::start(arguments, server.clone()).await?;
             let Some(api) = started else { return Ok(()) };
             // Clients that come before their roles are there would be refused, and come again only after a back-off.
@@ -107,10 +110,10 @@ pub fn run_all(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
             }
             running.spawn(async move {
                 api.ended().await;
-                (COMPONENTS[0].name, Ok(()))
+                (API_SERVER.name, Ok(()))
             });
         }
-        for component in here(settings).filter(|component| component.name != COMPONENTS[0].name) {
+        for component in here(settings).filter(|component| component.name != API_SERVER.name) {
             let work = (component.run)(component.arguments(layout, settings), clients.clone());
             running.spawn(async move { (component.name, work.await) });
         }

@@ -64,9 +64,7 @@ impl Down {
         }
         Ok(())
     }
-}
 
-impl Down {
     /// containerd last: it is needed to end the pods in an orderly way.
     fn stop_machine(&self, layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
         if !self.keep_pods {

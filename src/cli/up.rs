@@ -452,6 +452,10 @@ impl Up {
             kubeconfig::merge(layout, settings, &file)?;
             eprintln!("          context {:?} is in {}", settings.context, file.display());
         }
+        if self.no_wait {
+            // Nobody has seen that it is up.
+            return Ok(());
+        }
         let kubectl = kubeconfig::command(layout, settings)?;
         let copepod = match layout.is_default() {
             true => "copepod".to_owned(),

@@ -13,6 +13,7 @@
 use std::any::{Any, TypeId};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -256,7 +257,9 @@ impl<K: Cached> Informer<K> {
         K::DynamicType: Send,
     {
         self.started.store(true, Ordering::Relaxed);
-        let mut events = std::pin::pin!(watch(api, config.streaming_lists()).backoff(watch_backoff()));
+        // Boxed, as is the task below: what is around a type's watch need not be compiled for each type.
+        let events = watch(api, config.streaming_lists()).boxed();
+        let mut events = std::pin::pin!(events.backoff(watch_backoff()));
         let mut listed = HashMap::new();
         let keep = |mut object: K| {
             object.meta_mut().managed_fields = None;
@@ -343,6 +346,7 @@ struct Informers {
     waiters: Vec<tokio::sync::watch::Receiver<bool>>,
 }
 
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Starter = Box<dyn FnOnce(&Client, Shutdown) + Send>;
 
 impl Factory {
@@ -380,7 +384,8 @@ impl Factory {
         let starting = informer.clone();
         shared.starters.push(Box::new(move |client, shutdown| {
             let api = Api::<K>::all_with(client.clone(), &());
-            tokio::spawn(starting.run(api, config, shutdown, slim));
+            let running: Running = Box::pin(starting.run(api, config, shutdown, slim));
+            tokio::spawn(running);
         }));
         informer
     }

@@ -14,6 +14,7 @@
 //! | [`queue`] | the rate-limited work queue of client-go | `queue.add(key)`, `queue::run_workers(..)` |
 //! | [`leader`] | leader election on a Lease | `leader::run(client, config, shutdown, \|token\| work)` |
 //! | [`events`] | recorders of core/v1 and events.k8s.io/v1 Events | `recorder.event(&reference, EventType::Normal, "Started", "..")` |
+//! | [`scheduling`] | tolerations and taints of the API's types in the words of `meta` | `scheduling::tolerates(&toleration, &taint)` |
 //! | [`retry`] | retry on conflict | `retry::on_conflict(\|\| async { .. }).await` |
 //!
 //! Invariants:
@@ -34,6 +35,7 @@ pub mod program;
 pub mod queue;
 pub mod rest;
 pub mod retry;
+pub mod scheduling;
 
 pub use kube::Client;
 /// Tells a task to end. Clone it freely; `child_token()` ends with its parent, `cancelled().await` waits.

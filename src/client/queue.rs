@@ -12,6 +12,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::hash::Hash;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -290,37 +291,65 @@ pub enum Next {
     After(Duration),
 }
 
+/// A turn as the workers see it. Boxed, so that they are one piece of code whatever the controllers do: with a copy of
+/// them for each controller, task and all, a tenth of that program was workers.
+type Turn = Pin<Box<dyn Future<Output = Result<Next, Failed>> + Send>>;
+
+/// A [`Failure`] without its type.
+struct Failed {
+    message: String,
+    is_expected: bool,
+}
+
 /// Runs `workers` workers until `shutdown`: each takes a key, calls `work`, and gives a failing key its back-off.
 /// Ends when the turns that were under way are over.
-pub async fn run_workers<K, E, F, W>(
+pub fn run_workers<K, E, F, W>(
     name: &'static str,
     queue: WorkQueue<K>,
     workers: usize,
     shutdown: Shutdown,
     work: W,
-) where
+) -> impl Future<Output = ()> + Send
+where
     K: Clone + Eq + Hash + std::fmt::Debug + Send + Sync + 'static,
     E: Failure,
     F: Future<Output = Result<Next, E>> + Send + 'static,
     W: Fn(K) -> F + Send + Sync + 'static,
 {
-    let work = Arc::new(work);
+    let turn = move |key: K| -> Turn {
+        let turn = work(key);
+        Box::pin(async move {
+            let failed = |error: E| Failed { message: error.message(), is_expected: error.is_expected() };
+            turn.await.map_err(failed)
+        })
+    };
+    run_turns(name, queue, workers, shutdown, Arc::new(turn))
+}
+
+async fn run_turns<K>(
+    name: &'static str,
+    queue: WorkQueue<K>,
+    workers: usize,
+    shutdown: Shutdown,
+    turn: Arc<dyn Fn(K) -> Turn + Send + Sync>,
+) where
+    K: Clone + Eq + Hash + std::fmt::Debug + Send + Sync + 'static,
+{
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..workers {
-        let (queue, work) = (queue.clone(), work.clone());
+        let (queue, turn) = (queue.clone(), turn.clone());
         tasks.spawn(async move {
             while let Some(key) = queue.get().await {
-                match work(key.clone()).await {
+                match turn(key.clone()).await {
                     Ok(next) => {
                         queue.forget(&key);
                         if let Next::After(delay) = next {
                             queue.add_after(key.clone(), delay);
                         }
                     }
-                    Err(error) => {
-                        let (failures, error, expected) =
-                            (queue.failures(&key) + 1, error.message(), error.is_expected());
-                        if expected {
+                    Err(Failed { message: error, is_expected }) => {
+                        let failures = queue.failures(&key) + 1;
+                        if is_expected {
                             tracing::debug!(controller = name, ?key, failures, error, "will try again");
                         } else {
                             tracing::warn!(controller = name, ?key, failures, error, "will try again");

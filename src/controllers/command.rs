@@ -86,6 +86,12 @@ struct Flags {
     /// Endpoints in one EndpointSlice at most.
     #[arg(long, default_value_t = 100)]
     max_endpoints_per_slice: usize,
+    /// Endpoints objects that are mirrored at once.
+    #[arg(long, default_value = "5", value_parser = between::<1, 50>)]
+    mirroring_concurrent_service_endpoint_syncs: usize,
+    /// Addresses of one subset of Endpoints that are mirrored at most.
+    #[arg(long, default_value = "1000", value_parser = between::<1, 1000>)]
+    mirroring_max_endpoints_per_subset: usize,
     /// How long a node is seen not ready before its pods have to go.
     #[arg(long, default_value = "5s")]
     node_monitor_period: GoDuration,
@@ -112,18 +118,33 @@ struct Flags {
     resource_quota_sync_period: GoDuration,
 }
 
+/// A number within upstream's bounds.
+fn between<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
+    match number {
+        _ if number < MIN => Err(format!("must not be less than {MIN}, but got {number}")),
+        _ if number > MAX => Err(format!("must not be more than {MAX}, but got {number}")),
+        _ => Ok(number),
+    }
+}
+
 const NOT_SIGNED: &str = "certificate requests are not signed";
 const NO_POD_NETWORKS: &str = "pod networks are not allocated";
 const BY_WORKERS: &str = "requests are bounded by the number of workers";
 
 /// Flags of upstream's that would change what this program does.
-const UNSUPPORTED: [Unsupported; 8] = [
+const UNSUPPORTED: [Unsupported; 9] = [
     Unsupported { name: "service-account-private-key-file", harmless: &[""], why: "no legacy token is made" },
     Unsupported { name: "cluster-signing-cert-file", harmless: &[""], why: NOT_SIGNED },
     Unsupported { name: "cluster-signing-key-file", harmless: &[""], why: NOT_SIGNED },
     Unsupported { name: "allocate-node-cidrs", harmless: &["false"], why: NO_POD_NETWORKS },
     Unsupported { name: "cluster-cidr", harmless: &[""], why: NO_POD_NETWORKS },
     Unsupported { name: "cloud-provider", harmless: &["", "external"], why: "there are no cloud loops" },
+    Unsupported {
+        name: "mirroring-endpointslice-updates-batch-period",
+        harmless: &["0", "0s"],
+        why: "changes are not gathered",
+    },
     Unsupported { name: "kube-api-qps", harmless: &["20"], why: BY_WORKERS },
     Unsupported { name: "kube-api-burst", harmless: &["30"], why: BY_WORKERS },
 ];
@@ -177,6 +198,8 @@ fn config(flags: &Flags) -> anyhow::Result<Config> {
         concurrent_ttl_after_finished_syncs: flags.concurrent_ttl_after_finished_syncs,
         terminated_pod_gc_threshold: flags.terminated_pod_gc_threshold,
         max_endpoints_per_slice: flags.max_endpoints_per_slice,
+        mirroring_concurrent_service_endpoint_syncs: flags.mirroring_concurrent_service_endpoint_syncs,
+        mirroring_max_endpoints_per_subset: flags.mirroring_max_endpoints_per_subset,
         node_monitor_period: flags.node_monitor_period.0,
         node_eviction_rate: flags.node_eviction_rate,
         secondary_node_eviction_rate: flags.secondary_node_eviction_rate,

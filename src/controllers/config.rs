@@ -41,6 +41,10 @@ pub struct Config {
     pub terminated_pod_gc_threshold: usize,
     /// Endpoints in one slice at most.
     pub max_endpoints_per_slice: usize,
+    /// Workers of the controller that mirrors Endpoints.
+    pub mirroring_concurrent_service_endpoint_syncs: usize,
+    /// Addresses of one subset that are mirrored at most.
+    pub mirroring_max_endpoints_per_subset: usize,
     /// How long a node is seen not ready before its pods have to go.
     pub node_monitor_period: Duration,
     /// Nodes a second whose pods have to go, in a zone that is well.
@@ -80,6 +84,8 @@ impl Default for Config {
             concurrent_ttl_after_finished_syncs: 5,
             terminated_pod_gc_threshold: 12_500,
             max_endpoints_per_slice: 100,
+            mirroring_concurrent_service_endpoint_syncs: 5,
+            mirroring_max_endpoints_per_subset: 1000,
             node_monitor_period: Duration::from_secs(5),
             node_eviction_rate: 0.1,
             secondary_node_eviction_rate: 0.01,

@@ -235,7 +235,10 @@ partial! {
     Node { spec: NodeSpec, status: NodeStatus } "", "v1", "Node", "nodes", Cluster
 }
 part! { #[doc = "Taints and the like."] NodeSpec { taints: Vec<Taint>, unschedulable: bool } }
-part! { #[doc = "How it is."] NodeStatus { conditions: Vec<NodeCondition> } }
+part! { #[doc = "How it is."] NodeStatus {
+    conditions: Vec<NodeCondition>,
+    allocatable: BTreeMap<String, String>,
+} }
 
 partial! {
     /// A Lease.

@@ -28,6 +28,7 @@ pub mod deployment;
 pub mod discovery;
 pub mod disruption;
 pub mod endpoint_slice;
+pub mod endpoint_slice_mirroring;
 pub mod endpoints;
 pub mod garbage_collector;
 pub mod job;
@@ -80,6 +81,11 @@ pub const CONTROLLERS: &[Controller] = &[
         ttl_after_finished::start,
     ),
     Controller::new("endpointslice-controller", "endpointslice-controller", endpoint_slice::start),
+    Controller::new(
+        "endpointslice-mirroring-controller",
+        "endpointslicemirroring-controller",
+        endpoint_slice_mirroring::start,
+    ),
     Controller::new("endpoints-controller", "endpoint-controller", endpoints::start),
     Controller::new("node-lifecycle-controller", "node-controller", node_lifecycle::start),
     Controller::new("taint-eviction-controller", "node-controller", node_lifecycle::start_eviction),

@@ -302,8 +302,7 @@ pub struct Authorization {
 impl Configuration {
     /// Reads a file's text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let file: Configuration =
-            serde_saphyr::from_str(text).map_err(|error| ConfigError::File(error.to_string()))?;
+        let file: Configuration = crate::yaml::read(text).map_err(ConfigError::File)?;
         match (file.kind.as_deref(), file.api_version.as_deref()) {
             (Some("KubeletConfiguration"), Some("kubelet.config.k8s.io/v1beta1")) => Ok(file),
             (kind, version) => Err(ConfigError::File(format!(

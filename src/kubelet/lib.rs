@@ -11,6 +11,7 @@
 //! | [`node`] | registration, lease, status of the node |
 //! | [`server`] | the HTTPS server: logs, exec, attach, port-forward |
 //! | [`config`] | settings, flags, KubeletConfiguration |
+//! | [`yaml`] | files in YAML |
 //!
 //! One entry: [`run`]. It ends with its shutdown token and leaves the pods running; started again it takes them over, for
 //! everything it has to know about them is in the runtime's labels and annotations, in upstream's own form.
@@ -43,6 +44,7 @@ pub mod teardown;
 pub mod text;
 pub mod volume;
 pub mod wake;
+pub mod yaml;
 
 use std::convert::Infallible;
 use std::net::UdpSocket;

@@ -71,6 +71,39 @@ soon 'tier=front' k get endpointslices --show-labels
 ok 'patched' k patch configmap kube-root-ca.crt --type=merge -p '{"data":{"extra":"x"}}'
 soon '^1$' k get configmap kube-root-ca.crt -o 'go-template={{len .data}}'
 
+# No zone is known of the nodes here: no endpoint gets a hint, and the service is told why.
+ok annotated k annotate service every service.kubernetes.io/topology-mode=Auto
+soon 'TopologyAwareHintsDisabled +service/every +Insufficient Node information.*addressType: IPv4' k get events
+# Endpoints that somebody keeps by hand are mirrored into a slice, which follows them and goes with them.
+outside() { # ADDRESSES
+  apply <<EOF
+apiVersion: v1
+kind: Service
+metadata: {name: outside}
+spec: {ports: [{port: 5432}]}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {name: outside, labels: {kept: by-hand}}
+subsets: [{addresses: [$1], ports: [{port: 5432}]}]
+EOF
+}
+mirrored() { # FIELDS of the service's slices
+  k get endpointslices -l kubernetes.io/service-name=outside -o "jsonpath={range .items[*]}$1 {end}"
+}
+outside '{ip: 192.0.2.1}'
+soon '^192.0.2.1 $' mirrored '{.endpoints[*].addresses[*]}'
+ok '^endpointslicemirroring-controller.k8s.io by-hand 5432 Endpoints $' mirrored \
+  '{.metadata.labels.endpointslice\.kubernetes\.io/managed-by} {.metadata.labels.kept} {.ports[0].port} {.metadata.ownerReferences[0].kind}'
+outside '{ip: 192.0.2.1}, {ip: 192.0.2.2}'
+soon '^192.0.2.1 192.0.2.2 $' mirrored '{.endpoints[*].addresses[*]}'
+ok labeled k label endpoints outside endpointslice.kubernetes.io/skip-mirror=true
+soon '^$' mirrored '{.metadata.name}'
+ok unlabeled k label endpoints outside endpointslice.kubernetes.io/skip-mirror-
+soon '^192.0.2.1 192.0.2.2 $' mirrored '{.endpoints[*].addresses[*]}'
+ok deleted k delete endpoints outside
+soon '^$' mirrored '{.metadata.name}'
+
 # Jobs: an exit code that ends the job, indexes that may fail, successes that are enough, suspension.
 job() { # NAME COMMAND FIELDS
   apply <<EOF
@@ -109,7 +142,8 @@ ok 'Scheduled' k get events.v1. --field-selector reportingComponent=default-sche
 no 'field label not supported: reportingController' k get events.v1. --field-selector reportingController=x
 
 # Who did it.
-for account in replicaset-controller daemon-set-controller statefulset-controller job-controller endpointslice-controller node-controller; do
+for account in replicaset-controller daemon-set-controller statefulset-controller job-controller endpointslice-controller \
+  endpointslicemirroring-controller node-controller; do
   ok "^$account " k get serviceaccount "$account" -n kube-system
 done
 sa=system:serviceaccount:kube-system:replicaset-controller

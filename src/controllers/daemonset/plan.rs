@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use copepod_client::object::MetaExt;
+use copepod_client::scheduling::tolerates;
 use copepod_meta::scheduling::requirement_holds;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Toleration;
 use serde_json::{Value, json};
 
 use super::update;
-use crate::common::taints::tolerates;
 use crate::common::{pods, revisions};
 use crate::kinds::{DaemonSet, DaemonSetStatus, Node, Pod};
 

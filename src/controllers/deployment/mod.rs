@@ -5,7 +5,7 @@
 //!
 //! upstream: pkg/controller/deployment
 
-mod annotations;
+pub(crate) mod annotations;
 mod plan;
 mod progress;
 mod rollout;

@@ -3,130 +3,156 @@
 //! upstream: pkg/controller/endpointslice, k8s.io/endpointslice/reconciler.go
 
 mod plan;
+mod topology;
 
 use std::sync::Arc;
 
 use copepod_client::events::{EventType, Recorder};
-use copepod_client::informer::{BY_NAMESPACE, Informer};
-use copepod_client::object::{Key, MetaExt, controller_reference, join, reference};
+use copepod_client::informer::{BY_NAMESPACE, Change, Informer};
+use copepod_client::object::{Key, MetaExt, reference};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
 use copepod_client::{Client, rest};
-use serde::de::IgnoredAny;
-use serde_json::json;
+use parking_lot::Mutex;
 
-use crate::common::resources::ENDPOINT_SLICES;
+use crate::common::expectations::Expectations;
 use crate::common::triggers::Triggers;
-use crate::common::{services, writes};
+use crate::common::{services, slices};
 use crate::context::{Context, Work, enqueue_self};
 use crate::kinds::{EndpointSlice, Node, Pod, Service};
-use plan::Action;
+use plan::{Plan, World};
+use topology::Topology;
 
 const NAME: &str = "endpointslice-controller";
 /// Who speaks in events.
 const COMPONENT: &str = "endpoint-slice-controller";
 /// Value of the label that says who keeps a slice.
 const MANAGER: &str = "endpointslice-controller.k8s.io";
-pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// What the queue calls the nodes; no service has such a key.
+const NODES: &str = "";
 
 struct Shell {
     client: Client,
     recorder: Recorder,
+    queue: WorkQueue<Key>,
     services: Arc<Informer<Service>>,
     pods: Arc<Informer<Pod>>,
     nodes: Arc<Informer<Node>>,
     slices: Arc<Informer<EndpointSlice>>,
     endpoints_max: usize,
     triggers: Triggers,
+    topology: Mutex<Topology>,
+    expected: Expectations,
 }
 
 /// Starts the controller.
 pub fn start(context: &Context) -> Work {
+    let queue = WorkQueue::<Key>::default();
     let shell = Arc::new(Shell {
         client: context.client.clone(),
         recorder: context.recorder.with_component(COMPONENT),
+        queue: queue.clone(),
         services: context.informer(),
         pods: context.informer(),
         nodes: context.informer(),
         slices: context.informer(),
         endpoints_max: context.config.max_endpoints_per_slice,
         triggers: Triggers::default(),
+        topology: Mutex::default(),
+        expected: Expectations::default(),
     });
-    let queue = WorkQueue::<Key>::default();
-    enqueue_self(&shell.services, &queue);
-    services::enqueue_by_pods(&shell.services, &shell.pods, &queue);
-    let add = queue.clone();
-    shell.slices.on_change(move |change| {
-        let metadata = &change.object().metadata;
-        if let Some(service) =
-            metadata.label(SERVICE_NAME).filter(|_| metadata.label(MANAGED_BY) == Some(MANAGER))
-        {
-            add.add(join(MetaExt::namespace(metadata), service));
-        }
-    });
+    shell.register();
     let workers = context.config.concurrent_service_endpoint_syncs;
-    Box::pin(run_workers(NAME, queue, workers, context.shutdown.clone(), move |key| {
-        let shell = shell.clone();
-        async move { shell.sync(&key).await }
-    }))
+    let shutdown = context.shutdown.clone();
+    Box::pin(async move {
+        // Before any service: what is thought of the nodes decides about its hints.
+        shell.look_at_nodes();
+        let work = move |key: Key| {
+            let shell = shell.clone();
+            async move { shell.sync(&key).await.map(|()| Next::Done) }
+        };
+        run_workers(NAME, queue, workers, shutdown, work).await;
+    })
 }
 
 impl Shell {
-    async fn sync(&self, key: &Key) -> Result<Next, kube::Error> {
-        let Some(service) = self.services.get(key).filter(|s| !s.metadata.deleting()) else {
-            self.triggers.forget(key);
-            return Ok(Next::Done);
-        };
-        if service.spec.kind == "ExternalName" || service.spec.selector.is_empty() {
-            return Ok(Next::Done);
-        }
-        let mine = |slice: &Arc<EndpointSlice>| {
-            slice.metadata.label(SERVICE_NAME) == Some(service.metadata.name())
-                && slice.metadata.label(MANAGED_BY) == Some(MANAGER)
-                && !slice.metadata.deleting()
-        };
-        let mut slices = self.slices.by_index(BY_NAMESPACE, MetaExt::namespace(&service.metadata));
-        slices.retain(mine);
-        let pods = services::backends(&service, &self.pods, true);
-        let zone = |node: &str| {
-            let node = self.nodes.get(node)?;
-            node.metadata.label("topology.kubernetes.io/zone").map(str::to_owned)
-        };
-        let trigger = self.triggers.of(key, &service, &pods);
-        let stamp = trigger.as_deref();
-        for action in plan::plan(&service, &pods, &slices, self.endpoints_max, &zone, stamp) {
-            if let Err(error) = self.act(&service, action).await {
-                if rest::is_namespace_terminating(&error) {
-                    return Ok(Next::Done);
-                }
-                let message =
-                    format!("Error updating Endpoint Slices for Service {key}: {}", rest::message(&error));
-                let about = reference(&*service);
-                self.recorder.event(&about, EventType::Warning, "FailedToUpdateEndpointSlices", message);
-                return Err(error);
+    fn register(self: &Arc<Self>) {
+        enqueue_self(&self.services, &self.queue);
+        services::enqueue_by_pods(&self.services, &self.pods, &self.queue);
+        let (add, shell) = (self.queue.clone(), Arc::downgrade(self));
+        self.slices.on_change(move |change| {
+            let Some(key) = slices::service_of(&change.object().metadata, MANAGER) else { return };
+            if let (Change::Added(_), Some(shell)) = (&change, shell.upgrade()) {
+                shell.expected.creation_observed(&key);
             }
-        }
-        Ok(Next::Done)
+            add.add(key);
+        });
+        let add = self.queue.clone();
+        self.nodes.on_change(move |change| {
+            if !matches!(&change, Change::Updated(before, after) if topology::looks_alike(before, after)) {
+                add.add(NODES.into());
+            }
+        });
     }
 
-    async fn act(&self, service: &Service, action: Action) -> Result<(), kube::Error> {
-        let namespace = MetaExt::namespace(&service.metadata);
-        match action {
-            Action::Create(mut slice) => {
-                slice["metadata"]["ownerReferences"] = json!([controller_reference(service)]);
-                slice["metadata"]["namespace"] = json!(namespace);
-                rest::create::<IgnoredAny>(&self.client, &ENDPOINT_SLICES, namespace, &slice).await.map(drop)
-            }
-            Action::Update(slice) => {
-                let name = slice["metadata"]["name"].as_str().unwrap_or_default();
-                rest::update::<IgnoredAny>(&self.client, &ENDPOINT_SLICES, namespace, name, "", &slice)
-                    .await
-                    .map(drop)
-            }
-            Action::Delete(name) => {
-                let gone = rest::delete(&self.client, &ENDPOINT_SLICES, namespace, &name, &json!({})).await;
-                writes::unless_gone(gone)
-            }
+    /// Nodes have come or gone: services whose hints would send too much to some zone get new ones.
+    fn look_at_nodes(&self) {
+        let ratios = topology::ratios(&self.nodes.list());
+        let overloaded = self.topology.lock().set_ratios(ratios);
+        overloaded.into_iter().for_each(|key| self.queue.add(key));
+    }
+
+    async fn sync(&self, key: &Key) -> Result<(), kube::Error> {
+        if &**key == NODES {
+            self.look_at_nodes();
+            return Ok(());
         }
+        let Some(service) = self.services.get(key).filter(|s| !s.metadata.deleting()) else {
+            self.triggers.forget(key);
+            self.expected.forget(key);
+            self.topology.lock().forget(key);
+            return Ok(());
+        };
+        if service.spec.kind == "ExternalName" || service.spec.selector.is_empty() {
+            return Ok(());
+        }
+        if !self.expected.satisfied(key) {
+            // The slice comes, and the key with it.
+            return Ok(());
+        }
+        let namespace = MetaExt::namespace(&service.metadata);
+        let plan = self.plan(key, &service);
+        let about = reference(&*service);
+        let notes = self.topology.lock().update(key, plan.hints);
+        for note in notes {
+            self.recorder.event(&about, note.kind, note.reason, note.message);
+        }
+        let written = slices::write(&self.client, namespace, plan.actions, &self.expected, key).await;
+        if let Err(error) = &written {
+            let message =
+                format!("Error updating Endpoint Slices for Service {key}: {}", rest::message(error));
+            self.recorder.event(&about, EventType::Warning, "FailedToUpdateEndpointSlices", message);
+        }
+        written
+    }
+
+    fn plan(&self, key: &Key, service: &Service) -> Plan {
+        let mut slices = self.slices.by_index(BY_NAMESPACE, MetaExt::namespace(&service.metadata));
+        slices.retain(|slice| {
+            slices::service_of(&slice.metadata, MANAGER).as_ref() == Some(key) && !slice.metadata.deleting()
+        });
+        let pods = services::backends(service, &self.pods, true);
+        let zone_of = |node: &str| {
+            let node = self.nodes.get(node)?;
+            node.metadata.label(topology::ZONE).map(str::to_owned)
+        };
+        let trigger = self.triggers.of(key, service, &pods);
+        let ratios = self.topology.lock().ratios();
+        let world = World {
+            endpoints_max: self.endpoints_max,
+            zone_of: &zone_of,
+            trigger: trigger.as_deref(),
+            ratios: ratios.as_deref(),
+        };
+        plan::plan(service, &pods, &slices, &world)
     }
 }

@@ -1,36 +1,45 @@
 //! Which slices a service needs, with as few changes to those that are there as possible. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use copepod_client::object::MetaExt;
+use copepod_client::object::{MetaExt, controller_reference};
 use serde_json::{Map, Value, json};
 
-use super::{MANAGED_BY, MANAGER, SERVICE_NAME};
+use super::MANAGER;
+use super::topology::{self, Allocated, Outcomes, Ratios, Slot, Slots};
+use crate::common::slices::{Action, MANAGED_BY, SERVICE_NAME};
 use crate::common::triggers::LAST_CHANGE;
 use crate::common::{pods, services};
 use crate::kinds::{EndpointSlice, Pod, Service};
 
-/// A write.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Action {
-    Create(Value),
-    Update(Value),
-    Delete(String),
-}
-
 /// Zone of a node.
 type ZoneOf<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The writes that bring the slices of a service to what its pods are. `trigger` is when what they follow happened.
+/// What a plan depends on beside the service and what is behind it.
+pub(super) struct World<'a> {
+    /// Endpoints in one slice at most.
+    pub endpoints_max: usize,
+    pub zone_of: ZoneOf<'a>,
+    /// When what the plan follows happened.
+    pub trigger: Option<&'a str>,
+    /// What each zone is thought to send, if that is known.
+    pub ratios: Option<&'a Ratios>,
+}
+
+/// Writes, and how topology-aware hints were shared out if the service asks for them.
+pub(super) struct Plan {
+    pub actions: Vec<Action>,
+    pub hints: Option<Outcomes>,
+}
+
+/// The writes that bring the slices of a service to what its pods are.
 pub(super) fn plan(
     service: &Service,
     backends: &[Arc<Pod>],
     slices: &[Arc<EndpointSlice>],
-    endpoints_max: usize,
-    zone_of: ZoneOf<'_>,
-    trigger: Option<&str>,
-) -> Vec<Action> {
+    world: &World<'_>,
+) -> Plan {
     let labels = labels(service);
     let families: Vec<&str> = if service.spec.ip_families.is_empty() {
         vec!["IPv4"]
@@ -38,19 +47,30 @@ pub(super) fn plan(
         service.spec.ip_families.iter().map(String::as_str).collect()
     };
     let mut actions = Vec::new();
+    let mut outcomes = topology::is_asked(service).then(Vec::new);
     for slice in slices.iter().filter(|slice| !families.contains(&slice.address_type.as_str())) {
         actions.push(Action::Delete(slice.metadata.name().into()));
     }
     for family in families {
         let existing: Vec<&Arc<EndpointSlice>> =
             slices.iter().filter(|slice| slice.address_type == family).collect();
-        let wanted = endpoints_by_ports(service, backends, family, zone_of);
-        actions.extend(of_family(family, wanted, &existing, &labels, service, endpoints_max));
+        let wanted = endpoints_by_ports(service, backends, family, world.zone_of);
+        let (mut contents, unused) = contents(wanted, existing, world.endpoints_max);
+        if let Some(outcomes) = &mut outcomes {
+            outcomes.push((family.to_owned(), add_hints(&mut contents, &labels, world.ratios)));
+        }
+        actions.extend(unused.iter().map(|slice| Action::Delete(slice.metadata.name().into())));
+        for (slice, ports, endpoints) in contents {
+            match slice {
+                None => actions.push(create(service, family, &labels, &ports, &endpoints)),
+                Some(slice) => actions.extend(update(slice, &labels, &ports, &endpoints)),
+            }
+        }
     }
     for action in &mut actions {
-        stamp(action, trigger);
+        stamp(action, world.trigger);
     }
-    actions
+    Plan { actions, hints: outcomes }
 }
 
 /// upstream: endpointslice/utils.go addTriggerTimeAnnotation
@@ -115,7 +135,7 @@ fn endpoint(service: &Service, pod: &Pod, addresses: &[&str], zone_of: ZoneOf<'_
     if let Some(hostname) = services::hostname(service, pod) {
         out["hostname"] = json!(hostname);
     }
-    if ready {
+    if ready && !topology::is_asked(service) {
         hints(service, &mut out);
     }
     out
@@ -157,16 +177,14 @@ fn labels(service: &Service) -> Map<String, Value> {
     labels
 }
 
-fn of_family(
-    family: &str,
+/// What the slices of a family should hold, and those that are not needed any more.
+fn contents<'a>(
     wanted: BTreeMap<String, (Value, Vec<Value>)>,
-    existing: &[&Arc<EndpointSlice>],
-    labels: &Map<String, Value>,
-    service: &Service,
+    existing: Vec<&'a Arc<EndpointSlice>>,
     endpoints_max: usize,
-) -> Vec<Action> {
+) -> (Vec<Content<'a>>, Vec<&'a Arc<EndpointSlice>>) {
     let mut contents: Vec<Content<'_>> = Vec::new();
-    let mut unused: Vec<&Arc<EndpointSlice>> = existing.to_vec();
+    let mut unused = existing;
     for (ports, endpoints) in wanted.into_values() {
         let (mine, others) = unused.into_iter().partition(|slice| slice.ports == ports);
         unused = others;
@@ -181,19 +199,55 @@ fn of_family(
     for content in contents.iter_mut().filter(|(slice, ..)| slice.is_none()) {
         content.0 = unused.pop();
     }
-    let mut actions: Vec<Action> =
-        unused.iter().map(|slice| Action::Delete(slice.metadata.name().into())).collect();
-    for (slice, ports, endpoints) in contents {
-        match slice {
-            None => actions.push(Action::Create(json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
-                "metadata": {"generateName": format!("{}-", service.metadata.name()), "labels": labels},
-                "ports": ports, "endpoints": endpoints,
-            }))),
-            Some(slice) => actions.extend(update(slice, labels, &ports, &endpoints)),
+    (contents, unused)
+}
+
+/// Topology-aware hints for all endpoints, or for none.
+fn add_hints(
+    contents: &mut [Content<'_>],
+    labels: &Map<String, Value>,
+    ratios: Option<&Ratios>,
+) -> Result<Allocated, String> {
+    fn known<'a>(content: &Content<'a>) -> Option<&'a Vec<Value>> {
+        content.0.and_then(|slice| slice.endpoints.as_array())
+    }
+    let mut slices: Vec<Slots> = contents
+        .iter()
+        .map(|content| {
+            let unchanged =
+                content.0.is_some_and(|slice| is_same(slice, labels, &content.1, &content.2, false));
+            let hints = if unchanged { known(content) } else { None };
+            let slot =
+                |(at, endpoint): (usize, &Value)| slot(endpoint, hints.and_then(|known| known.get(at)));
+            Slots { unchanged, slots: content.2.iter().enumerate().map(slot).collect() }
+        })
+        .collect();
+    let allocated = topology::assign(ratios, &mut slices)?;
+    for (content, slots) in contents.iter_mut().zip(slices) {
+        let kept = if slots.unchanged { known(content).cloned() } else { None };
+        if let Some(kept) = kept {
+            content.2 = kept;
+            continue;
+        }
+        for (endpoint, slot) in content.2.iter_mut().zip(slots.slots) {
+            let zones: Vec<Value> = slot.hints.iter().map(|zone| json!({"name": zone})).collect();
+            if !zones.is_empty() {
+                endpoint["hints"] = json!({ "forZones": zones });
+            }
         }
     }
-    actions
+    Ok(allocated)
+}
+
+/// An endpoint, with the hints of `known`.
+fn slot(endpoint: &Value, known: Option<&Value>) -> Slot {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let zones = known.and_then(|known| known["hints"]["forZones"].as_array()).into_iter().flatten();
+    Slot {
+        ready: endpoint["conditions"]["ready"] == true,
+        zone: text(&endpoint["zone"]),
+        hints: zones.filter_map(|zone| text(&zone["name"])).collect(),
+    }
 }
 
 /// A slice that is there, if any, with the ports and endpoints that it should have.
@@ -233,31 +287,65 @@ fn fill<'a>(
     filled
 }
 
+fn create(
+    service: &Service,
+    family: &str,
+    labels: &Map<String, Value>,
+    ports: &Value,
+    endpoints: &[Value],
+) -> Action {
+    Action::Create(json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
+        "metadata": {
+            "generateName": format!("{}-", service.metadata.name()), "labels": labels,
+            "namespace": MetaExt::namespace(&service.metadata),
+            "ownerReferences": [controller_reference(service)],
+        },
+        "ports": ports, "endpoints": endpoints,
+    }))
+}
+
 fn update(
     slice: &EndpointSlice,
     labels: &Map<String, Value>,
     ports: &Value,
     endpoints: &[Value],
 ) -> Option<Action> {
-    let name = slice.metadata.name().to_owned();
     if ports.is_null() {
-        return Some(Action::Delete(name));
+        return Some(Action::Delete(slice.metadata.name().to_owned()));
     }
-    let known: BTreeSet<(String, String)> =
-        slice.metadata.labels.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let wanted: BTreeSet<(String, String)> =
-        labels.iter().map(|(key, value)| (key.clone(), text(value))).collect();
-    let as_list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    if known == wanted && as_list(&slice.endpoints) == endpoints && as_list(&slice.ports) == as_list(ports) {
+    if is_same(slice, labels, ports, endpoints, true) {
         return None;
     }
     let mut metadata = slice.metadata.clone();
-    metadata.labels = Some(wanted.into_iter().collect());
+    metadata.labels = Some(texts(labels));
     Some(Action::Update(json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": slice.address_type,
         "metadata": metadata, "ports": ports, "endpoints": endpoints,
     })))
+}
+
+fn texts(labels: &Map<String, Value>) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    labels.iter().map(|(key, value)| (key.clone(), text(value))).collect()
+}
+
+/// Whether a slice is as it should be, its endpoints' hints being looked at or not.
+fn is_same(
+    slice: &EndpointSlice,
+    labels: &Map<String, Value>,
+    ports: &Value,
+    endpoints: &[Value],
+    with_hints: bool,
+) -> bool {
+    let as_list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut known = as_list(&slice.endpoints);
+    if !with_hints {
+        known.iter_mut().filter_map(Value::as_object_mut).for_each(|endpoint| drop(endpoint.remove("hints")));
+    }
+    slice.metadata.labels.clone().unwrap_or_default() == texts(labels)
+        && known == endpoints
+        && as_list(&slice.ports) == as_list(ports)
 }
 
 #[cfg(test)]
@@ -290,7 +378,9 @@ mod tests {
     }
 
     fn run(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>], max: usize) -> Vec<Action> {
-        plan(service, pods, slices, max, &|_| Some("z1".into()), None)
+        let zone_of = |_: &str| Some("z1".into());
+        let world = World { endpoints_max: max, zone_of: &zone_of, trigger: None, ratios: None };
+        plan(service, pods, slices, &world).actions
     }
 
     /// The slices that the first plan makes; a plan on them has nothing to do.
@@ -355,10 +445,44 @@ mod tests {
     }
 
     #[test]
+    fn hints_at_zones_stay_as_long_as_they_are_good() {
+        let asked =
+            service(json!({"/metadata/annotations": {"service.kubernetes.io/topology-mode": "Auto"}}));
+        let of_zone = |name: &str, zone: &str| {
+            let mut pod = (*pod(name, &format!("10.1.0.{}", name.len()), 80, true)).clone();
+            pod.spec.node_name = zone.to_owned();
+            Arc::new(pod)
+        };
+        let run = |pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>], ratios: Option<&Ratios>| {
+            let zone_of = |node: &str| Some(node.to_owned());
+            plan(&asked, pods, slices, &World { endpoints_max: 9, zone_of: &zone_of, trigger: None, ratios })
+        };
+        let hints = |content: &Value| -> Vec<String> {
+            let zone = |endpoint: &Value| endpoint["hints"]["forZones"][0]["name"].to_string();
+            content["endpoints"].as_array().into_iter().flatten().map(zone).collect()
+        };
+        let even = Ratios::from([("z1".to_owned(), 0.5), ("z2".to_owned(), 0.5)]);
+        let pods = [of_zone("p", "z1"), of_zone("pp", "z1")];
+        let made = run(&pods, &[], Some(&even));
+        let [Action::Create(content)] = made.actions.as_slice() else { unreachable!("a creation") };
+        assert_eq!(hints(content), ["\"z2\"", "\"z1\""], "one of them serves the other zone");
+        let outcome = Ok(Allocated::from([("z1".to_owned(), 1), ("z2".to_owned(), 1)]));
+        assert_eq!(made.hints, Some(vec![("IPv4".to_owned(), outcome)]));
+
+        let known = [slice("s", content)];
+        assert_eq!(run(&pods, &known, Some(&even)).actions, [], "settled");
+        let unknown = run(&pods, &known, None);
+        let [Action::Update(content)] = unknown.actions.as_slice() else { unreachable!("an update") };
+        assert_eq!(hints(content), ["null", "null"], "nothing is known of the zones any more");
+        assert!(matches!(unknown.hints.as_deref(), Some([(_, Err(_))])), "{:?}", unknown.hints);
+    }
+
+    #[test]
     fn a_write_says_what_time_it_follows() {
         let (web, pods) = (service(json!({})), [pod("a", "10.1.0.1", 80, true)]);
         let at = |slices: &[Arc<EndpointSlice>], pods: &[Arc<Pod>], time: Option<&str>| {
-            plan(&web, pods, slices, 9, &|_| None, time).pop()
+            let world = World { endpoints_max: 9, zone_of: &|_| None, trigger: time, ratios: None };
+            plan(&web, pods, slices, &world).actions.pop()
         };
         let Some(Action::Create(content)) = at(&[], &pods, Some("t1")) else { unreachable!("a creation") };
         assert_eq!(content["metadata"]["annotations"][LAST_CHANGE], "t1");

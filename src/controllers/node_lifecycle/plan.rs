@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use copepod_client::scheduling::tolerates;
 use k8s_openapi::api::core::v1::{NodeCondition, Taint, Toleration};
 
 use super::zones::Health;
-use crate::common::taints::tolerates;
 use crate::kinds::Node;
 
 pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";

@@ -8,7 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use copepod_meta::scheduling::{TaintWords, covers, requirement_holds};
+use copepod_client::scheduling::tolerates;
+use copepod_meta::scheduling::requirement_holds;
 use k8s_openapi::api::core::v1::{
     ContainerPort, Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint,
 };
@@ -171,18 +172,7 @@ fn conflict(wanted: &ContainerPort, taken: &ContainerPort) -> bool {
 }
 
 fn tolerated(pod: &Pod, taint: &Taint) -> bool {
-    fn text(value: &Option<String>) -> &str {
-        value.as_deref().unwrap_or_default()
-    }
-    let words = TaintWords { key: &taint.key, value: text(&taint.value), effect: &taint.effect };
-    spec(pod).tolerations.iter().flatten().any(|toleration| {
-        let own = TaintWords {
-            key: text(&toleration.key),
-            value: text(&toleration.value),
-            effect: text(&toleration.effect),
-        };
-        covers(own, text(&toleration.operator), words)
-    })
+    spec(pod).tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use super::model::{
 use crate::{
     context::Context,
     directory::{DirectoryWatch, FILES},
+    yaml,
 };
 
 const PODS: rest::ResourceType = rest::ResourceType::namespaced("", "v1", "pods");
@@ -89,7 +90,7 @@ fn read_directory(directory: &Path, node_name: &str) -> Vec<Arc<Pod>> {
 /// A pod from a manifest, with what upstream's kubelet adds to it.
 // upstream: kubelet/config/common.go applyDefaults
 fn parse(text: &str, node_name: &str) -> Result<Pod, String> {
-    let mut pod: Pod = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let mut pod: Pod = yaml::read(text)?;
     let spec = pod.spec.as_mut().ok_or("no spec")?;
     if spec.containers.is_empty() {
         return Err("no containers".into());
