@@ -26,15 +26,20 @@ pub(super) fn of_scale(workload: &[Value]) -> Vec<Value> {
 
 /// The entries of the workload after a write of its Scale: owners that are none any more lose the replicas, new ones get an
 /// entry (without a time, as upstream's).
+///
+/// Upstream tells writers apart by their version too, and that of a Scale is another: whoever owns the replicas by an update
+/// loses them and gets an entry for them alone, even when nothing was changed. Appliers have no version, and stay.
 pub(super) fn of_workload(workload: &[Value], scale: &[Value], api_version: &str) -> Vec<Value> {
     let owners: Vec<&Value> = scale.iter().filter(|entry| !fields(entry).at(&REPLICAS).is_null()).collect();
     let mut kept = Vec::new();
     let mut out = Vec::new();
     for entry in workload {
         let mut owned = fields(entry);
-        let stays = owners.iter().any(|owner| same_manager(owner, entry));
+        let stays = owners.iter().any(|owner| same_applier(owner, entry));
         if owned.at(&REPLICAS).is_null() || stays {
-            kept.push(entry);
+            if stays {
+                kept.push(entry);
+            }
             out.push(entry.clone());
             continue;
         }
@@ -49,7 +54,7 @@ pub(super) fn of_workload(workload: &[Value], scale: &[Value], api_version: &str
         }
     }
     for owner in owners {
-        if kept.iter().any(|entry| same_manager(owner, entry)) {
+        if kept.iter().any(|entry| same_applier(owner, entry)) {
             continue;
         }
         let mut entry = owner.clone();
@@ -66,9 +71,10 @@ pub(super) fn of_workload(workload: &[Value], scale: &[Value], api_version: &str
     out
 }
 
-/// Whether two entries are of one writer. Versions are not compared: a Scale has another than its workload.
-fn same_manager(a: &Value, b: &Value) -> bool {
-    ["manager", "operation", "subresource"].iter().all(|member| a.get(member) == b.get(member))
+/// Whether two entries are of one applier.
+fn same_applier(a: &Value, b: &Value) -> bool {
+    a.str_at(&["operation"]) == "Apply"
+        && ["manager", "operation", "subresource"].iter().all(|member| a.get(member) == b.get(member))
 }
 
 fn only_replicas() -> Value {
@@ -128,8 +134,24 @@ mod tests {
                 r#"b apps/v1 {"f:spec":{"f:paused":{}}}"#,
             ]
         );
-        // Who wrote the same number again still owns it.
+        // Who wrote the same number again still owns it, in an entry of its own; once more changes nothing.
         let same = of_workload(&workload, &of_scale(&workload), "apps/v1");
-        assert_eq!(show(&same), show(&workload));
+        let want = [
+            r#"a apps/v1 {"f:spec":{"f:replicas":{}}}"#,
+            r#"a apps/v1 {"f:spec":{"f:paused":{}}}"#,
+            r#"b apps/v1 {"f:spec":{"f:paused":{}}}"#,
+        ];
+        assert_eq!(show(&same), want);
+        assert!(same[0].get("time").is_null());
+        assert_eq!(of_workload(&same, &of_scale(&same), "apps/v1"), same);
+    }
+
+    /// upstream: an applier's entry is found again, whatever the version.
+    #[test]
+    fn appliers_keep_their_replicas() {
+        let workload = entries(
+            r#"[{"manager":"a","operation":"Apply","apiVersion":"apps/v1","time":"1","fieldsV1":{"f:spec":{"f:replicas":{},"f:paused":{}}}}]"#,
+        );
+        assert_eq!(of_workload(&workload, &of_scale(&workload), "apps/v1"), workload);
     }
 }
