@@ -156,17 +156,19 @@ fn example(cause: &Cause) -> anyhow::Result<Example> {
 /// Of both texts the lines that the other one has not, the first of them and what of them is not too long: a line that is
 /// longer begins shortly before the place where it parts from its counterpart.
 fn differing_lines(left: &str, right: &str) -> (Vec<String>, Vec<String>) {
-    let (left, right) = (pretty_lines(left), pretty_lines(right));
-    let (mut theirs, mut own) = (Vec::new(), Vec::new());
     // What every answer differs in says nothing about this one.
-    let common = |line: &String| line.starts_with("x-kubernetes-pf-");
+    let lines = |text: &str| -> Vec<String> {
+        pretty_lines(text).into_iter().filter(|line| !line.starts_with("x-kubernetes-pf-")).collect()
+    };
+    let (left, right) = (lines(left), lines(right));
+    let (mut theirs, mut own) = (Vec::new(), Vec::new());
     for (a, b) in align(&left, &right).into_iter().filter(|(a, b)| a != b) {
         let same = match (a, b) {
             (Some(a), Some(b)) => a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count(),
             _ => 0,
         };
         for (line, out) in [(a, &mut theirs), (b, &mut own)] {
-            let Some(line) = line.filter(|l| !common(l) && out.len() < KEPT_LINES_MAX) else { continue };
+            let Some(line) = line.filter(|_| out.len() < KEPT_LINES_MAX) else { continue };
             let long = line.chars().count() > KEPT_LINE_CHARS_MAX;
             let from = if long { same.saturating_sub(KEPT_LINE_CHARS_MAX / 2) } else { 0 };
             out.push(line.chars().skip(from).take(KEPT_LINE_CHARS_MAX).collect());
