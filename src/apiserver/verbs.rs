@@ -202,6 +202,8 @@ async fn perform(
     guard: Option<Guard>,
 ) -> Result<Answer, Status> {
     let Routed { target, verb } = routed;
+    // The types of patches belong to the route.
+    let patch = (verb == Verb::Patch).then(|| negotiate::patch_type(exchange.headers())).transpose()?;
     if verb != Verb::Watch {
         let routable = if verb == Verb::List { Routable::Streams } else { Routable::Objects };
         negotiate::ensure_routable(exchange.headers(), routable)?;
@@ -234,7 +236,7 @@ async fn perform(
             registry.update(&caller, &target, body, &query.write_options()).await?
         }
         Verb::Patch => {
-            let (kind, media) = negotiate::patch_type(exchange.headers())?;
+            let Some((kind, media)) = patch else { unreachable!("read above") };
             let bytes = read(server, body).await?;
             registry.patch(&caller, &target, kind, Body { media, bytes }, &query.write_options()).await?
         }

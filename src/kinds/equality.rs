@@ -38,6 +38,12 @@ pub fn same_as(a: &Value, b: &Value, name: &str) -> bool {
     }
 }
 
+/// As [`same_as`], of lists of such values; nil and empty are equal.
+pub fn same_list(a: &Value, b: &Value, name: &str) -> bool {
+    let (x, y) = (a.list_at(&[]), b.list_at(&[]));
+    x.len() == y.len() && x.iter().zip(y).all(|(v, w)| same_as(v, w, name))
+}
+
 fn same_typed(universe: &Universe, a: &Value, b: &Value, id: TypeId) -> bool {
     match universe.get(id) {
         Type::Struct(ty) => ty.fields.iter().all(|field| same_member(universe, a, b, field)),
@@ -66,7 +72,7 @@ fn same_member(universe: &Universe, a: &Value, b: &Value, field: &Field) -> bool
 
 #[cfg(test)]
 mod tests {
-    use super::same;
+    use super::{same, same_list};
     use crate::testing::json;
 
     #[test]
@@ -78,6 +84,20 @@ mod tests {
             (r#"{}"#, r#"{"a":{"b":"x"}}"#, false),
         ] {
             assert_eq!(same(&json(a), &json(b)), want, "{a} {b}");
+        }
+    }
+
+    /// A pointer to false is a change, nothing at all and an empty list are none.
+    #[test]
+    fn lists_are_compared_by_their_types() {
+        let endpoint = "io.k8s.api.discovery.v1.Endpoint";
+        for (a, b, want) in [
+            (r#"[{"conditions":{"terminating":false}}]"#, r#"[{"conditions":{}}]"#, false),
+            (r#"[{"conditions":{}}]"#, "[{}]", true),
+            ("[]", "null", true),
+            ("[{}]", "[{},{}]", false),
+        ] {
+            assert_eq!(same_list(&json(a), &json(b), endpoint), want, "{a} {b}");
         }
     }
 }

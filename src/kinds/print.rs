@@ -82,12 +82,27 @@ static INTERNAL: LazyLock<HashMap<&'static str, Vec<InternalField>>> = LazyLock:
 const MOVED_TO_SECURITY_CONTEXT: [&str; 5] =
     ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostUsers"];
 
-/// The fields of embedded metadata that templates can have.
+/// A field of embedded metadata.
+const fn meta(name: &'static str, holds: &'static str) -> InternalField {
+    InternalField { go: name, json: name, holds }
+}
+
+/// The fields of embedded metadata, in Go's order: templates keep whatever is sent.
 static OBJECT_META: &[InternalField] = &[
-    InternalField { go: "name", json: "name", holds: "meta:string" },
-    InternalField { go: "labels", json: "labels", holds: "meta:{}string" },
-    InternalField { go: "annotations", json: "annotations", holds: "meta:{}string" },
-    InternalField { go: "finalizers", json: "finalizers", holds: "meta:[]string" },
+    meta("name", "meta:string"),
+    meta("generateName", "meta:string"),
+    meta("namespace", "meta:string"),
+    meta("selfLink", "meta:string"),
+    meta("uid", "meta:string"),
+    meta("resourceVersion", "meta:string"),
+    meta("generation", "meta:number"),
+    meta("creationTimestamp", "meta:wire:Time"),
+    meta("deletionTimestamp", "meta:wire:Time"),
+    meta("deletionGracePeriodSeconds", "meta:number"),
+    meta("labels", "meta:{}string"),
+    meta("annotations", "meta:{}string"),
+    meta("ownerReferences", "meta:[]wire:OwnerReference"),
+    meta("finalizers", "meta:[]string"),
 ];
 
 fn fields_of(name: &str, out: &mut Vec<&'static InternalField>) {

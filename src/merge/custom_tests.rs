@@ -28,6 +28,8 @@ fn field(json: &'static str, ty: u32, default: Option<Value>, nullable: bool) ->
         nullable,
         default,
         enum_values: None,
+        embedded: None,
+        empty_default: false,
         go_type: None,
         format: None,
     }

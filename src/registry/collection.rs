@@ -138,6 +138,12 @@ impl Collection {
         [&self.root[..], namespace.as_bytes(), b"/"].concat().into()
     }
 
+    /// A key of this collection as it is before the prefix of the whole store stands in front: `/pods/default/web`.
+    pub(crate) fn without_prefix<'k>(&self, key: &'k str) -> &'k str {
+        let prefix_len = self.root.len().saturating_sub(self.storage.prefix.len() + 2);
+        key.get(prefix_len..).unwrap_or(key)
+    }
+
     /// Stored bytes as a hub tree that shows its revision.
     pub(crate) fn decode(&self, stored: &Bytes, revision: u64) -> Result<Value, Status> {
         let mut tree = wire::decode_stored(&self.types, &self.storage, stored).map_err(errors::corrupt)?;

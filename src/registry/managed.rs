@@ -66,8 +66,25 @@ impl Writer<'_> {
         });
         let applied = applied.map_err(apply_status)?;
         let types = &self.served.types;
-        let decoded = codec::from_untyped(&applied.object, types, self.served.ty(), Some(&gvk))
-            .map_err(|failure| Status::new(500, Reason::Unknown, failure.to_string()))?;
+        // A built-in type's object is made as upstream does it, not through JSON: what is too large is cut.
+        let decoded = if types.is_unstructured() {
+            codec::from_untyped(&applied.object, types, self.served.ty(), Some(&gvk))
+        } else {
+            codec::from_unstructured(applied.object, types, self.served.ty(), Some(&gvk))
+        };
+        let decoded = decoded.map_err(|failure| {
+            let meta = |member| config.str_at(&["metadata", member]);
+            Status::new(
+                500,
+                Reason::Unknown,
+                format!(
+                    "failed to convert new object ({}/{}; {gvk}) to proper version: unable to convert unstructured object \
+                     to {gvk}: {failure}",
+                    meta("namespace"),
+                    meta("name"),
+                ),
+            )
+        })?;
         let mut object = decoded.value;
         to_hub(self.served, &mut object);
         set_managed(&mut object, applied.managed_fields);

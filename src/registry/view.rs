@@ -145,9 +145,13 @@ fn put_age(since_micros: i64, now: Timestamp, out: &mut Vec<u8>) {
 
 fn make_row(strategy: &dyn Strategy, hub: &Value) -> Row {
     if strategy.columns().is_empty() {
-        let meta = hub.get("metadata");
-        let cell = |member| Cell::from(meta.get(member).clone());
-        return Row { cells: vec![cell("name"), cell("creationTimestamp")], conditions: Vec::new() };
+        // A bookmark has neither: it shows what Go prints of nothing.
+        let created = match hub.str_at(&["metadata", "creationTimestamp"]) {
+            "" => "0001-01-01T00:00:00Z",
+            time => time,
+        };
+        let cells = vec![Cell::from(hub.str_at(&["metadata", "name"])), Cell::from(created)];
+        return Row { cells, conditions: Vec::new() };
     }
     strategy.row(hub)
 }

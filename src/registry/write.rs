@@ -5,6 +5,8 @@
 //!
 //! upstream: apiserver/pkg/registry/generic/registry/store.go Create, Update; registry/rest/{create,update}.go
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use copepod_kinds::metadata as common;
 use copepod_meta::{ErrorList, FieldError, Operation, Path, Status, Value};
@@ -51,6 +53,23 @@ pub(crate) struct Update<'a> {
 impl Call<'_> {
     fn object(&self, stored: Bytes, revision: u64) -> Object {
         Object::of_bytes(&self.target.served, self.collection, stored, revision)
+    }
+
+    /// What a dry run answers: `bytes`, which are `tree` as it would be stored, and what only storing takes away.
+    /// upstream: registry/generic/registry/dryrun.go copyInto, against storage.Versioner PrepareObjectForStorage
+    fn unstored(&self, bytes: Bytes, revision: u64, tree: &Value) -> Result<Object, Status> {
+        let object = self.object(bytes, revision);
+        let said = |member| tree.at(&["metadata", member]);
+        if said("selfLink").is_null() && (revision != 0 || said("resourceVersion").is_null()) {
+            return Ok(object);
+        }
+        let mut shown = object.tree()?;
+        for member in ["selfLink", "resourceVersion"] {
+            if !said(member).is_null() {
+                shown.set(&["metadata", member], said(member).clone());
+            }
+        }
+        Ok(Object::of_tree(&self.target.served, Arc::new(shown)))
     }
 
     /// Creates an object that was decoded, defaulted and converted.
@@ -112,7 +131,7 @@ impl Call<'_> {
         }
         let bytes = self.collection.encode(&mut object)?;
         if self.dry_run {
-            return Ok((self.object(bytes, 0), object));
+            return Ok((self.unstored(bytes, 0, &object)?, object));
         }
         match self.put(&key, 0, bytes.clone()).await? {
             TxnResult::Done { revision } => Ok((self.object(bytes, revision), object)),
@@ -273,7 +292,12 @@ impl Call<'_> {
     /// upstream: apiserver/pkg/storage/interfaces.go Preconditions.Check, as InterpretUpdateError shows it
     pub(crate) fn failed_precondition(&self, what: &str, asked: &str, found: &str) -> Status {
         let folder = self.collection.folder(self.object_namespace());
-        let key = format!("{}{}", String::from_utf8_lossy(&folder), self.target.name);
+        let mut folder = String::from_utf8_lossy(&folder);
+        // A dry run checks before the store puts its prefix in front. upstream: registry/generic/registry/dryrun.go
+        if self.dry_run {
+            folder = self.collection.without_prefix(&folder).to_string().into();
+        }
+        let key = format!("{folder}{}", self.target.name);
         let why = format!(
             "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
              Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}"
@@ -326,7 +350,11 @@ impl Call<'_> {
         let done = |bytes, revision, written| {
             Ok(Step::Done(Updated { object: self.object(bytes, revision), created: false, written }))
         };
-        if bytes == kv.value || self.dry_run {
+        if self.dry_run {
+            let object = self.unstored(bytes, kv.mod_revision, &object)?;
+            return Ok(Step::Done(Updated { object, created: false, written: false }));
+        }
+        if bytes == kv.value {
             return done(bytes, kv.mod_revision, false);
         }
         match self.put(key, kv.mod_revision, bytes.clone()).await? {

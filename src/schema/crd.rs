@@ -338,6 +338,8 @@ fn plain_field(json: &str, ty: TypeId) -> Field {
         nullable: false,
         default: None,
         enum_values: None,
+        embedded: None,
+        empty_default: false,
         go_type: None,
         format: None,
     }

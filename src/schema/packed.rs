@@ -280,9 +280,11 @@ impl Reader {
             nullable: false,
             patch_merge_key: has(8).then(|| self.name()),
             default: has(16).then(|| self.value()),
+            empty_default: ways & 128 != 0,
             enum_values: has(32).then(|| self.names()),
             format: has(64).then(|| self.name()),
             go_type: has(128).then(|| self.name()),
+            embedded: (ways & 64 != 0).then(|| self.name()),
         }
     }
 

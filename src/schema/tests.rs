@@ -107,6 +107,24 @@ fn json_order_is_declaration_order_with_inlined_members_in_place() {
 }
 
 #[test]
+fn members_of_embedded_structs_say_so() {
+    let universe = Universe::builtin();
+    let field = |ty: &str, name: &str| {
+        let ty = universe.by_name(&format!("io.k8s.api.core.v1.{ty}")).and_then(|id| universe.get_struct(id));
+        ty.and_then(|ty| ty.field(name)).expect(name)
+    };
+    for (ty, name, want) in [
+        ("Volume", "iscsi", Some("VolumeSource")),
+        ("Volume", "name", None),
+        ("SecretKeySelector", "name", Some("LocalObjectReference")),
+        ("SecretKeySelector", "key", None),
+    ] {
+        assert_eq!(field(ty, name).embedded.as_deref(), want, "{ty} {name}");
+    }
+    assert!(field("LocalObjectReference", "name").empty_default && !field("Volume", "name").empty_default);
+}
+
+#[test]
 fn inlined_structs_are_messages_in_protobuf() {
     let universe = Universe::builtin();
     let probe =

@@ -148,6 +148,9 @@ pub struct Field {
     pub go_name: Name,
     /// The value's type.
     pub ty: TypeId,
+    /// Go names of the JSON-inlined structs that hold it, from the outside in, as Go's decoder tells where a value is of
+    /// the wrong type: `VolumeSource`.
+    pub embedded: Option<Name>,
     /// The value's type as Go prints it, where `ty` does not tell it: `v1.PodPhase`, `[]v1.Capability`.
     pub go_type: Option<Name>,
     /// Go pointer: absent differs from zero.
@@ -170,6 +173,9 @@ pub struct Field {
     /// The value which defaulting ALWAYS gives when the field is absent (nil for pointers, slices and maps;
     /// zero for others). Conditional defaults are code in `kinds`.
     pub default: Option<Value>,
+    /// OpenAPI gives "" as its default although it is left out when it is empty: server-side apply takes that for a list item's
+    /// key that is absent.
+    pub empty_default: bool,
     /// Allowed values of the field, or of a list's elements. Facts of the OpenAPI document; validation is not
     /// implied.
     pub enum_values: Option<Box<[Name]>>,

@@ -64,8 +64,8 @@ impl<'p> Frame<'p> {
         path
     }
 
-    /// `Container.spec.containers.image`: the innermost struct and the fields on the way, without keys and
-    /// indices.
+    /// `Container.spec.containers.image`: the innermost struct and the fields on the way, embedded structs among them,
+    /// without keys and indices.
     /// upstream: decode.go addErrorContext
     fn go_context(&self) -> Option<String> {
         let (mut owner, mut fields) = (None, Vec::new());
@@ -74,6 +74,7 @@ impl<'p> Frame<'p> {
             if let Step::Field(field, of) = frame.step {
                 owner.get_or_insert(of);
                 fields.push(field.json.as_ref());
+                fields.extend(field.embedded.as_deref());
             }
             at = frame.parent;
         }

@@ -23,9 +23,14 @@ pub struct Job;
 pub struct JobStatus;
 
 const SPEC: &str = "io.k8s.api.batch.v1.JobSpec";
+const TEMPLATE_LABELS: [&str; 4] = ["spec", "template", "metadata", "labels"];
 /// Labels that tell a job's pods, the old name and the new one.
 const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
 const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
+/// Marks a job whose labels defaulting took from its template. Upstream gives both the same map, so that what is generated
+/// into the one stands in the other. No type has a member of this name: encoders pass it over, as it is lost upstream when an
+/// object is decoded anew (after a webhook).
+const SHARES_LABELS: &str = "\u{0}sharesLabels";
 
 /// Defaults of a spec, of a Job or in a CronJob's template.
 pub(super) fn default_policy(spec: &mut Value) {
@@ -39,9 +44,12 @@ pub(super) fn default_policy(spec: &mut Value) {
 /// upstream: SetDefaults_Job
 fn default(job: &mut Value) {
     apps::default_template(job);
-    let labels = job.at(&["spec", "template", "metadata", "labels"]).clone();
-    if !labels.is_empty() && job.map_at(&["metadata", "labels"]).is_empty() {
-        job.set(&["metadata", "labels"], labels);
+    let labels = job.at(&TEMPLATE_LABELS).clone();
+    if labels.as_map().is_some() && job.map_at(&["metadata", "labels"]).is_empty() {
+        if !labels.is_empty() {
+            job.set(&["metadata", "labels"], labels);
+        }
+        job.set(&[SHARES_LABELS], true);
     }
     let spec = job.make(&["spec"]);
     default_policy(spec);
@@ -62,7 +70,7 @@ fn default(job: &mut Value) {
 fn generate_selector(job: &mut Value) {
     let name = job.str_at(&["metadata", "name"]).to_string();
     let uid = job.str_at(&["metadata", "uid"]).to_string();
-    let labels = job.make(&["spec", "template", "metadata", "labels"]);
+    let labels = job.make(&TEMPLATE_LABELS);
     for (keys, value) in [(NAME_LABELS, &name), (UID_LABELS, &uid)] {
         for key in keys {
             fill_nil(labels, key, value.as_str());
@@ -87,13 +95,19 @@ impl Strategy for Job {
     }
     fn prepare_create(&self, _cx: &Context, job: &mut Value) {
         crate::core::pod::template::drop_disabled(job, None, &["spec", "template", "spec"]);
+        let shares = job.remove(&[SHARES_LABELS]).is_some();
         if !manual(job) {
             generate_selector(job);
+            if shares {
+                let labels = job.at(&TEMPLATE_LABELS).clone();
+                job.set(&["metadata", "labels"], labels);
+            }
         }
         clear_status(job);
         job.set(&["metadata", "generation"], 1);
     }
     fn prepare_update(&self, _cx: &Context, job: &mut Value, old: &Value) {
+        job.remove(&[SHARES_LABELS]);
         crate::core::pod::template::drop_disabled(job, Some(old), &["spec", "template", "spec"]);
         keep(job, old, "status");
         bump_generation_if_changed(job, old, SPEC);
@@ -162,6 +176,7 @@ impl Strategy for Job {
 
 impl Strategy for JobStatus {
     fn prepare_update(&self, _cx: &Context, job: &mut Value, old: &Value) {
+        job.remove(&[SHARES_LABELS]);
         keep(job, old, "spec");
     }
     fn validate_update(&self, _cx: &Context, job: &Value, old: &Value, e: &mut ErrorList) {

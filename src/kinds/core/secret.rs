@@ -7,7 +7,6 @@ use copepod_meta::{ErrorList, Value, names};
 use super::config_map::{DATA_BYTES_MAX, IMMUTABLE_SET};
 use crate::cells;
 use crate::check::At;
-use crate::equality::same;
 use crate::metadata;
 use crate::strategy::{Column, Context, Row, Strategy};
 
@@ -47,7 +46,7 @@ impl Strategy for Secret {
             if !secret.bool_at(&["immutable"]) {
                 root.get("immutable").forbidden(e, IMMUTABLE_SET);
             }
-            if !same(secret.get("data"), old.get("data")) {
+            if secret.get("data") != old.get("data") {
                 root.get("data").forbidden(e, IMMUTABLE_SET);
             }
         }

@@ -8,7 +8,7 @@ use crate::check::At;
 use crate::core::endpoints::endpoint_ip;
 use crate::core::ip;
 use crate::core::pod::defaults::{each, fill_nil};
-use crate::equality::same;
+use crate::equality::{same, same_list};
 use crate::generic::bump_generation;
 use crate::metadata;
 use crate::strategy::{Column, Context, Row, Strategy};
@@ -18,6 +18,8 @@ const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20000;
 const TOPOLOGY_LABELS_MAX: usize = 16;
 const HINTS_MAX: usize = 8;
+const ENDPOINT: &str = "io.k8s.api.discovery.v1.Endpoint";
+const PORT: &str = "io.k8s.api.discovery.v1.EndpointPort";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 
 /// The strategy.
@@ -36,11 +38,16 @@ impl Strategy for EndpointSlice {
         drop_topology(slice);
     }
     fn prepare_update(&self, _cx: &Context, slice: &mut Value, old: &Value) {
-        let changed = ["addressType", "endpoints", "ports"].iter().any(|m| !same(slice.get(m), old.get(m)));
-        if changed || metadata::differs(slice, old, "labels") {
+        let changed = |member, ty| !same_list(slice.get(member), old.get(member), ty);
+        let endpoints = changed("endpoints", ENDPOINT);
+        if endpoints
+            || changed("ports", PORT)
+            || !same(slice.get("addressType"), old.get("addressType"))
+            || metadata::differs(slice, old, "labels")
+        {
             bump_generation(slice, old);
         }
-        if !same(slice.get("endpoints"), old.get("endpoints")) {
+        if endpoints {
             drop_topology(slice);
         }
     }
@@ -94,11 +101,10 @@ impl Strategy for EndpointSlice {
 /// The first three and how many more. upstream: listWithMoreString
 fn some_of(all: Vec<String>) -> String {
     const SHOWN_MAX: usize = 3;
-    if all.is_empty() {
-        return cells::UNSET.into();
-    }
     let shown = all.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(",");
     match all.len().saturating_sub(SHOWN_MAX) {
+        // Also what is there may have nothing to show: a port without name and number.
+        0 if shown.is_empty() => cells::UNSET.into(),
         0 => shown,
         more => format!("{shown} + {more} more..."),
     }
@@ -119,7 +125,7 @@ fn validate(slice: &Value, old: Option<&Value>, e: &mut ErrorList) {
         ty.one_of(e, &["FQDN", "IPv4", "IPv6"]);
     }
     ports(root.get("ports"), e);
-    let unchanged = old.is_some_and(|o| same(o.get("endpoints"), slice.get("endpoints")));
+    let unchanged = old.is_some_and(|o| same_list(o.get("endpoints"), slice.get("endpoints"), ENDPOINT));
     if !unchanged {
         endpoints(root.get("endpoints"), ty.str(), e);
     }

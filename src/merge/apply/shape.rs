@@ -68,7 +68,9 @@ impl<'u> Fields<'u> {
         let always_written = field.omit == Omit::Never && !field.pointer && !self.universe.is_unstructured();
         match (&field.default, self.universe.get(field.ty)) {
             (Some(default), _) => Some(default.clone()),
-            (None, Type::Scalar(Scalar::String)) if always_written => Some(Value::string("")),
+            (None, Type::Scalar(Scalar::String)) if always_written || field.empty_default => {
+                Some(Value::string(""))
+            }
             (None, Type::Scalar(Scalar::Int32 | Scalar::Int64)) if always_written => Some(Value::Int(0)),
             _ => None,
         }

@@ -11,9 +11,22 @@ const SCALE: &str = "autoscaling/v1";
 /// `spec.replicas`, in the workload and in the Scale.
 const REPLICAS: [&str; 2] = ["f:spec", "f:replicas"];
 
+/// The entries that upstream reads: of those of one writer only the last one. That is how the owner of the replicas that
+/// [`of_workload`] gives an entry of its own is lost when somebody writes next.
+fn read(workload: &[Value]) -> Vec<&Value> {
+    let writer = |entry: &Value| {
+        let member = |name| entry.str_at(&[name]).to_string();
+        let applies = member("operation") == "Apply";
+        let version = if applies { String::new() } else { member("apiVersion") };
+        (member("manager"), member("operation"), version, member("subresource"))
+    };
+    let is_last = |at: usize| workload[at + 1..].iter().all(|later| writer(later) != writer(&workload[at]));
+    (0..workload.len()).filter(|at| is_last(*at)).map(|at| &workload[at]).collect()
+}
+
 /// The entries of a Scale: those of the workload's managers that own its replicas.
 pub(super) fn of_scale(workload: &[Value]) -> Vec<Value> {
-    let owners = workload.iter().filter(|entry| !fields(entry).at(&REPLICAS).is_null());
+    let owners = read(workload).into_iter().filter(|entry| !fields(entry).at(&REPLICAS).is_null());
     owners
         .map(|entry| {
             let mut entry = entry.clone();
@@ -26,15 +39,20 @@ pub(super) fn of_scale(workload: &[Value]) -> Vec<Value> {
 
 /// The entries of the workload after a write of its Scale: owners that are none any more lose the replicas, new ones get an
 /// entry (without a time, as upstream's).
+///
+/// Upstream tells writers apart by their version too, and that of a Scale is another: whoever owns the replicas by an update
+/// loses them and gets an entry for them alone, even when nothing was changed. Appliers have no version, and stay.
 pub(super) fn of_workload(workload: &[Value], scale: &[Value], api_version: &str) -> Vec<Value> {
     let owners: Vec<&Value> = scale.iter().filter(|entry| !fields(entry).at(&REPLICAS).is_null()).collect();
     let mut kept = Vec::new();
     let mut out = Vec::new();
-    for entry in workload {
+    for entry in read(workload) {
         let mut owned = fields(entry);
-        let stays = owners.iter().any(|owner| same_manager(owner, entry));
+        let stays = owners.iter().any(|owner| same_applier(owner, entry));
         if owned.at(&REPLICAS).is_null() || stays {
-            kept.push(entry);
+            if stays {
+                kept.push(entry);
+            }
             out.push(entry.clone());
             continue;
         }
@@ -49,7 +67,7 @@ pub(super) fn of_workload(workload: &[Value], scale: &[Value], api_version: &str
         }
     }
     for owner in owners {
-        if kept.iter().any(|entry| same_manager(owner, entry)) {
+        if kept.iter().any(|entry| same_applier(owner, entry)) {
             continue;
         }
         let mut entry = owner.clone();
@@ -66,9 +84,10 @@ pub(super) fn of_workload(workload: &[Value], scale: &[Value], api_version: &str
     out
 }
 
-/// Whether two entries are of one writer. Versions are not compared: a Scale has another than its workload.
-fn same_manager(a: &Value, b: &Value) -> bool {
-    ["manager", "operation", "subresource"].iter().all(|member| a.get(member) == b.get(member))
+/// Whether two entries are of one applier.
+fn same_applier(a: &Value, b: &Value) -> bool {
+    a.str_at(&["operation"]) == "Apply"
+        && ["manager", "operation", "subresource"].iter().all(|member| a.get(member) == b.get(member))
 }
 
 fn only_replicas() -> Value {
@@ -128,8 +147,24 @@ mod tests {
                 r#"b apps/v1 {"f:spec":{"f:paused":{}}}"#,
             ]
         );
-        // Who wrote the same number again still owns it.
+        // Who wrote the same number again still owns it, in an entry of its own, until the next write.
         let same = of_workload(&workload, &of_scale(&workload), "apps/v1");
-        assert_eq!(show(&same), show(&workload));
+        let want = [
+            r#"a apps/v1 {"f:spec":{"f:replicas":{}}}"#,
+            r#"a apps/v1 {"f:spec":{"f:paused":{}}}"#,
+            r#"b apps/v1 {"f:spec":{"f:paused":{}}}"#,
+        ];
+        assert_eq!(show(&same), want);
+        assert!(same[0].get("time").is_null());
+        assert_eq!(show(&of_workload(&same, &of_scale(&same), "apps/v1")), want[1..]);
+    }
+
+    /// upstream: an applier's entry is found again, whatever the version.
+    #[test]
+    fn appliers_keep_their_replicas() {
+        let workload = entries(
+            r#"[{"manager":"a","operation":"Apply","apiVersion":"apps/v1","time":"1","fieldsV1":{"f:spec":{"f:replicas":{},"f:paused":{}}}}]"#,
+        );
+        assert_eq!(of_workload(&workload, &of_scale(&workload), "apps/v1"), workload);
     }
 }

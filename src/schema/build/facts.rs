@@ -46,6 +46,9 @@ pub struct FieldFacts {
     pub ty: String,
     #[serde(default)]
     pub inline: bool,
+    /// Of a member of inlined structs, when they are resolved: their Go names.
+    #[serde(skip)]
+    pub embedded: String,
     #[serde(default)]
     pub omit: String,
     /// `varint,3` or `bytes,4,packed`.
@@ -72,6 +75,7 @@ pub struct FieldFacts {
     /// Facts kept for the reader and for tests; the engine does not look at them.
     #[serde(default, rename = "declared")]
     pub _declared: Option<Value>,
+    /// What OpenAPI says; the engine asks only whether it is "".
     #[serde(default)]
     pub openapi_default: Option<Value>,
     /// See [`FieldFacts::go_type`].
@@ -79,6 +83,11 @@ pub struct FieldFacts {
 }
 
 impl FieldFacts {
+    /// See `Field::empty_default`.
+    pub fn has_empty_default(&self) -> bool {
+        !self.omit.is_empty() && self.openapi_default.as_ref().is_some_and(|default| default == "")
+    }
+
     /// The type as Go prints it, where `ty` does not tell it. Facts that were written before the package was a part of
     /// the name have none: the name alone is not what Go prints.
     pub fn go_type(&self) -> Option<&str> {

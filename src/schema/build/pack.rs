@@ -213,7 +213,13 @@ fn flatten(facts: &Facts, name: &str, fields: &mut Vec<FieldFacts>) -> Vec<Entry
     for field in &facts.types[name].fields {
         let tag = field.proto.as_deref().map(|p| proto_tag(p).0);
         if field.inline {
+            let first = fields.len();
             let inner = flatten(facts, field.ty.trim_start_matches('*'), fields);
+            for member in &mut fields[first..] {
+                let inside = std::mem::take(&mut member.embedded);
+                let dot = if inside.is_empty() { "" } else { "." };
+                member.embedded = format!("{}{dot}{inside}", field.go);
+            }
             match tag {
                 Some(number) => {
                     entries.push(Entry { number, member: Member::Inline(inner, field.ty.starts_with('*')) });
@@ -477,7 +483,9 @@ fn write_field(w: &mut Writer, shapes: &mut Shapes<'_>, field: &FieldFacts) {
     w.str(&field.go);
     w.index(expr.id as usize);
     w.byte(flags.iter().enumerate().map(|(bit, on)| u8::from(*on) << bit).sum());
-    w.byte(ways | if field.proto.is_some() { 32 } else { 0 });
+    let ways = ways | if field.proto.is_some() { 32 } else { 0 };
+    let ways = ways | if field.embedded.is_empty() { 0 } else { 64 };
+    w.byte(ways | if field.has_empty_default() { 128 } else { 0 });
     if let Some(tag) = &field.proto {
         let (number, form) = proto_tag(tag);
         w.index(number as usize);
@@ -497,6 +505,9 @@ fn write_field(w: &mut Writer, shapes: &mut Shapes<'_>, field: &FieldFacts) {
     }
     if let Some(named) = named {
         w.str(named);
+    }
+    if !field.embedded.is_empty() {
+        w.str(&field.embedded);
     }
 }
 

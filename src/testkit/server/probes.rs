@@ -73,7 +73,6 @@ const DIFFERENT: &[(&str, &str)] = &[
         "map: map[x:z] does not contain declared merge key: name",
         "an order without its merge key is left alone",
     ),
-    ("ProbeHandler.httpGet", "a path in a message names Go's embedded struct"),
     (
         "message larger than max",
         "the limit of upstream's etcd client: ours is etcd's, and says so in etcd's words",

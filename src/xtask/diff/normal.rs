@@ -37,7 +37,7 @@ static PORT_CELL: LazyLock<Regex> = LazyLock::new(|| pattern(r":(3[0-2]\d{3})/")
 static POINTER: LazyLock<Regex> = LazyLock::new(|| pattern(r"0x?c[0-9a-f]{9}\b"));
 
 /// The names given on one side.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Names {
     given: HashMap<(&'static str, String), usize>,
     counts: HashMap<&'static str, usize>,

@@ -15,6 +15,12 @@ use super::script::Script;
 const LINES_MAX: usize = 60;
 /// Width of one of the two columns.
 const COLUMN: usize = 76;
+/// Differing lines of each answer that are kept in the results.
+const KEPT_LINES_MAX: usize = 10;
+/// Characters of such a line: whole objects stand in some messages.
+const KEPT_LINE_CHARS_MAX: usize = 160;
+/// Characters of a request that are kept in the results.
+const KEPT_REQUEST_CHARS_MAX: usize = 800;
 
 /// A difference that is known and stays.
 #[derive(Debug, Deserialize)]
@@ -122,7 +128,53 @@ struct Row<'a> {
     resources: &'a BTreeSet<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<&'a str>,
-    example: &'a Script,
+    /// Of open causes only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    example: Option<Example>,
+}
+
+/// One place where a cause shows: enough to know it again. The whole script comes out of the seed at any time.
+#[derive(Serialize)]
+struct Example {
+    script: String,
+    request: String,
+    upstream: Vec<String>,
+    ours: Vec<String>,
+}
+
+/// The request that shows a cause and where the answers part, both cut.
+fn example(cause: &Cause) -> anyhow::Result<Example> {
+    let request = match cause.example.steps.get(cause.difference.step) {
+        Some(step) => serde_json::to_string(step)?,
+        None => "what is stored in the end".into(),
+    };
+    let (upstream, ours) = differing_lines(&cause.difference.upstream, &cause.difference.ours);
+    let script = cause.example.name.clone();
+    Ok(Example { script, request: request.chars().take(KEPT_REQUEST_CHARS_MAX).collect(), upstream, ours })
+}
+
+/// Of both texts the lines that the other one has not, the first of them and what of them is not too long: a line that is
+/// longer begins shortly before the place where it parts from its counterpart.
+fn differing_lines(left: &str, right: &str) -> (Vec<String>, Vec<String>) {
+    // What every answer differs in says nothing about this one.
+    let lines = |text: &str| -> Vec<String> {
+        pretty_lines(text).into_iter().filter(|line| !line.starts_with("x-kubernetes-pf-")).collect()
+    };
+    let (left, right) = (lines(left), lines(right));
+    let (mut theirs, mut own) = (Vec::new(), Vec::new());
+    for (a, b) in align(&left, &right).into_iter().filter(|(a, b)| a != b) {
+        let same = match (a, b) {
+            (Some(a), Some(b)) => a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count(),
+            _ => 0,
+        };
+        for (line, out) in [(a, &mut theirs), (b, &mut own)] {
+            let Some(line) = line.filter(|_| out.len() < KEPT_LINES_MAX) else { continue };
+            let long = line.chars().count() > KEPT_LINE_CHARS_MAX;
+            let from = if long { same.saturating_sub(KEPT_LINE_CHARS_MAX / 2) } else { 0 };
+            out.push(line.chars().skip(from).take(KEPT_LINE_CHARS_MAX).collect());
+        }
+    }
+    (theirs, own)
 }
 
 /// `conformance/results/diff.json`
@@ -130,14 +182,12 @@ pub fn results(run: &Run, causes: &Causes, accepted: &AcceptedList) -> anyhow::R
     let rows: Vec<Row> = causes
         .sorted()
         .into_iter()
-        .map(|(name, cause)| Row {
-            cause: name,
-            scripts: cause.count,
-            resources: &cause.resources,
-            accepted: accepted.reason(name),
-            example: &cause.example,
+        .map(|(name, cause)| {
+            let accepted = accepted.reason(name);
+            let example = accepted.is_none().then(|| example(cause)).transpose()?;
+            Ok(Row { cause: name, scripts: cause.count, resources: &cause.resources, accepted, example })
         })
-        .collect();
+        .collect::<anyhow::Result<_>>()?;
     let open = rows.iter().filter(|r| r.accepted.is_none()).count();
     let document = json!({
         "commit": run.commit,

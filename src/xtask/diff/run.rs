@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value as Json, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::compare::{self, Difference, Seen};
@@ -296,12 +297,19 @@ async fn stored(lanes: &mut [Lane<'_>; 2], step: usize) -> anyhow::Result<Vec<Di
         let leased = if stored.leased { "with a lease" } else { "" };
         (names.text(key), format!("{leased}{body}"))
     };
+    // Some keys are of the servers' choice (an address), so that their order is none: names are given in the order of what the
+    // pairs look like one by one.
+    let named = |names: &mut Names, stored: &BTreeMap<String, super::etcd::Stored>| -> BTreeMap<_, _> {
+        let mut pairs: Vec<_> = stored.iter().collect();
+        pairs.sort_by_cached_key(|pair| text(&mut names.clone(), *pair));
+        pairs.into_iter().map(|pair| text(names, pair)).collect()
+    };
     let [left, right] = lanes;
-    let theirs: std::collections::BTreeMap<_, _> = theirs.iter().map(|p| text(&mut left.names, p)).collect();
-    let own: std::collections::BTreeMap<_, _> = own.iter().map(|p| text(&mut right.names, p)).collect();
+    let theirs = named(&mut left.names, &theirs);
+    let own = named(&mut right.names, &own);
     let mut out = Vec::new();
     let nothing = String::new();
-    let keys: std::collections::BTreeSet<&String> = theirs.keys().chain(own.keys()).collect();
+    let keys: BTreeSet<&String> = theirs.keys().chain(own.keys()).collect();
     for key in keys {
         let (t, o) = (theirs.get(key), own.get(key));
         let causes = match (t, o) {

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::script::Request;
 
 /// An answer that takes longer is a finding of its own.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 /// Events of a watch that nobody has looked at yet; a script makes fewer.
 const EVENTS_MAX: usize = 4096;
 
@@ -96,10 +96,13 @@ impl Server for Http {
         let request = builder.body(Full::new(Bytes::from(request.body.clone())))?;
         let mut send = self.send.clone();
         send.ready().await?;
-        let Ok(answer) = tokio::time::timeout(ANSWER_TIME_MAX, send.send_request(request)).await else {
-            return Ok((Answer::default(), None));
+        let answer = match tokio::time::timeout(ANSWER_TIME_MAX, send.send_request(request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if send.is_closed() => return Err(error.into()),
+            // None came in time, or the server broke off this request alone (upstream does when a handler panics).
+            Ok(Err(_)) | Err(_) => return Ok((Answer::default(), None)),
         };
-        let (head, body) = answer?.into_parts();
+        let (head, body) = answer.into_parts();
         let headers = head
             .headers
             .iter()

@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::compare::Difference;
+use super::compare::{self, Difference};
 use super::run::{self, Target};
-use super::script::{Request, Script};
+use super::script::{Request, Script, Step};
 use super::server::{Answer, Http, Server, Stream};
 use super::{generate, object};
 
@@ -212,6 +212,61 @@ fn what_is_accepted_is_named_by_its_cause() {
         super::report::AcceptedList::parse("- cause: ^create pods\n  reason: known\n").expect("a list");
     assert_eq!(list.reason("create pods: code 201 but 500"), Some("known"));
     assert_eq!(list.reason("get pods: code 201 but 500"), None);
+}
+
+/// The order in which upstream looks at a Go map says nothing; any other order does.
+#[test]
+fn causes_of_maps_come_in_any_order() {
+    let status = |fields: &[&str]| {
+        let causes: Vec<_> = fields.iter().map(|f| serde_json::json!({"field": f, "message": "m"})).collect();
+        let message = fields.join(" ");
+        serde_json::json!({"kind": "Status", "message": message, "details": {"causes": causes}}).to_string()
+    };
+    let [a, b] = ["spec.containers[0].resources.requests[pods]", "spec.containers[0].resources.requests"];
+    assert_eq!(compare::bodies(&status(&[a, b, "x"]), &status(&[b, a, "x"])), Vec::<String>::new());
+    assert_eq!(
+        compare::bodies(&status(&["x", "y", a]), &status(&["y", "x", a])),
+        ["causes in another order"]
+    );
+}
+
+/// The results are for reading and for a repository: no example of what is accepted, a short one of what is open.
+#[test]
+fn results_keep_short_examples_of_open_causes_only() {
+    let long = "x".repeat(100_000);
+    let step = Step { ask: "POST /api/v1/namespaces".into(), text: Some(long.clone()), ..Step::default() };
+    let script = Script { name: "seed 1 script 0: namespaces".into(), steps: vec![step] };
+    let difference = |cause: &str| Difference {
+        step: 0,
+        cause: cause.into(),
+        resource: "namespaces".into(),
+        upstream: format!("200\nx-kubernetes-pf-flowschema-uid: present\n{long}a"),
+        ours: format!("200\n{long}b"),
+        hard: false,
+    };
+    let mut causes = super::report::Causes::default();
+    causes.add(&script, &[difference("known"), difference("open")]);
+    let list = super::report::AcceptedList::parse("- cause: ^known\n  reason: why\n").expect("a list");
+    let run = super::report::Run {
+        seed: 1,
+        requests: 1,
+        scripts: 1,
+        kinds: Vec::new(),
+        upstream: "v1".into(),
+        commit: "c".into(),
+    };
+    let text = super::report::results(&run, &causes, &list).expect("results");
+    assert!(text.len() < 3000, "{} bytes", text.len());
+    let tree: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let row = |name: &str| {
+        let rows = tree["causes"].as_array().expect("rows");
+        rows.iter().find(|r| r["cause"] == name).expect(name).clone()
+    };
+    assert!(row("known").get("example").is_none() && row("known")["accepted"] == "why");
+    let example = &row("open")["example"];
+    let line = |side: &str| example[side][0].as_str().expect("a line").to_string();
+    assert!(line("upstream").ends_with("xa") && line("ours").ends_with("xb"), "{example}");
+    assert!(example["request"].as_str().expect("text").contains("POST /api/v1/namespaces"));
 }
 
 #[test]
