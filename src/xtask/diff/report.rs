@@ -262,10 +262,8 @@ fn align<'a>(left: &'a [String], right: &'a [String]) -> Vec<(Option<&'a String>
     let (mut i, mut j) = (0, 0);
     let mut out = Vec::new();
     while i < n || j < m {
-        if i < n && j < m && left[i] == right[j] {
-            out.push((Some(&left[i]), Some(&right[j])));
-            (i, j) = (i + 1, j + 1);
-        } else if i < n && j < m && best[i + 1][j + 1] == best[i][j] {
+        // Equal lines, or a pair of unequal ones beside which nothing equal is lost.
+        if i < n && j < m && (left[i] == right[j] || best[i + 1][j + 1] == best[i][j]) {
             out.push((Some(&left[i]), Some(&right[j])));
             (i, j) = (i + 1, j + 1);
         } else if j == m || (i < n && best[i + 1][j] >= best[i][j + 1]) {

@@ -63,7 +63,7 @@ async fn differences(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_of_the_same_do_not_differ() {
-    let (left, right) = (own().await, own().await);
+    let (left, right) = (Box::pin(own()).await, Box::pin(own()).await);
     let subjects = object::subjects(&crate::root()).expect("the facts and the manifests");
     let subjects: Vec<_> = subjects.iter().collect();
     let mut scripts = written();
@@ -193,7 +193,7 @@ const BUGS: &[Bug] = &[
 
 #[tokio::test(flavor = "multi_thread")]
 async fn planted_bugs_are_caught() {
-    let (left, right) = (own().await, own().await);
+    let (left, right) = (Box::pin(own()).await, Box::pin(own()).await);
     let scripts = written();
     let mut missed = Vec::new();
     for (number, bug) in BUGS.iter().enumerate() {
