@@ -244,7 +244,8 @@ func decode(object map[string]interface{}, gvk schema.GroupVersionKind) (runtime
 		return nil, err
 	}
 	legacyscheme.Scheme.Default(obj)
-	internal, err := legacyscheme.Scheme.ConvertToVersion(obj, schema.GroupVersion{Group: gvk.Group, Version: runtime.APIVersionInternal})
+	// As the codec: what defaulting let two fields share, they go on sharing.
+	internal, err := legacyscheme.Scheme.UnsafeConvertToVersion(obj, schema.GroupVersion{Group: gvk.Group, Version: runtime.APIVersionInternal})
 	return internal, err
 }
 
