@@ -2,6 +2,8 @@
 
 mod cluster;
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +17,7 @@ use super::*;
 use crate::contract;
 use crate::store::WatchItem;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An etcd of one member in a directory of its own, killed at the end.
 pub(crate) struct Etcd {
@@ -44,8 +46,15 @@ fn etcd_3_6() -> PathBuf {
     binary("COPEPOD_ETCD_36", "etcd-3.6.16")
 }
 
+/// A port below those that outgoing connections take: none of the tests beside this one gets it before etcd listens.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    loop {
+        let number = RandomState::new().build_hasher().finish() % 20_000;
+        let port = 10_000 + u16::try_from(number).expect("small");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Etcd {

@@ -42,6 +42,8 @@ impl Cluster {
                 format!("--listen-peer-urls={peer}"),
                 format!("--initial-advertise-peer-urls={peer}"),
                 format!("--initial-cluster={}", names.join(",")),
+                // What a killed process has written stays; a slow disk must not look like a lost leader.
+                "--unsafe-no-fsync".into(),
                 // Elections within half a second.
                 "--heartbeat-interval=50".into(),
                 "--election-timeout=250".into(),
