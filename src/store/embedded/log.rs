@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
@@ -20,6 +21,10 @@ const COMPACTED: &str = "compacted";
 
 /// redb's page cache. Reads of the newest state never come here.
 const PAGE_CACHE_BYTES: usize = 4 << 20;
+
+/// How long the process that has the directory may take to end.
+const LOCK_TIME_MAX: Duration = Duration::from_secs(5);
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Why a store could not be opened. All of them are for an operator; none is mended by trying again.
 #[derive(Debug, thiserror::Error)]
@@ -237,16 +242,21 @@ fn change(revision: u64, row: &[u8]) -> Result<Change, OpenError> {
     Ok(Change { revision, key, live })
 }
 
-/// Takes the directory for this process, as long as the file stays open.
+/// Takes the directory for this process, as long as the file stays open. One that was just killed may not be gone yet: whoever
+/// starts the next at once, as supervisors do, waits for it.
 fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("LOCK");
     let io = |source| OpenError::Io { path: path.clone(), source };
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.to_owned())),
-        Err(TryLockError::Error(source)) => return Err(io(source)),
+    let until = Instant::now() + LOCK_TIME_MAX;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_INTERVAL),
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
     }
     // For whoever looks; the lock itself is the system's.
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;

@@ -105,8 +105,13 @@ async fn a_directory_is_open_once() {
     let store = open(dir.path());
     let second = EmbeddedStore::open(dir.path(), EmbeddedOptions::default());
     assert!(matches!(second, Err(OpenError::Locked(_))));
-    drop(store);
+    // One that is about to end is waited for.
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(store);
+    });
     open(dir.path());
+    ending.join().expect("it ended");
 }
 
 #[tokio::test]
