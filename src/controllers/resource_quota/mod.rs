@@ -49,7 +49,11 @@ pub fn start(context: &Context) -> Work {
     let queue = WorkQueue::<Key>::default();
     let quotas = queue.clone();
     shell.quotas.on_change(move |change| {
-        if !matches!(&change, Change::Updated(before, after) if before.spec == after.spec) {
+        // Admission changes what is used; whoever changes what may be used has it set right at once, where upstream's
+        // controller waits for its next round.
+        let is_usage_only = matches!(&change, Change::Updated(before, after)
+            if before.spec == after.spec && after.status.hard == after.spec.hard);
+        if !is_usage_only {
             quotas.add(change.object().metadata.key());
         }
     });
