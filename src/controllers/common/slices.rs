@@ -1,7 +1,10 @@
 //! EndpointSlices as those write them who keep them: the controller of services with a selector, and the one that
 //! mirrors Endpoints.
 
-use copepod_client::object::{Key, MetaExt, join};
+use std::sync::Arc;
+
+use copepod_client::informer::{BY_NAMESPACE, Informer};
+use copepod_client::object::{Key, MetaExt, join, split};
 use copepod_client::{Client, rest};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::IgnoredAny;
@@ -10,6 +13,7 @@ use serde_json::{Value, json};
 use super::expectations::Expectations;
 use super::resources::ENDPOINT_SLICES;
 use super::writes;
+use crate::kinds::EndpointSlice;
 
 /// The label that says who keeps a slice.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -31,6 +35,15 @@ pub enum Action {
 pub fn service_of(slice: &ObjectMeta, manager: &str) -> Option<Key> {
     let service = slice.label(SERVICE_NAME).filter(|_| slice.label(MANAGED_BY) == Some(manager))?;
     Some(join(MetaExt::namespace(slice), service))
+}
+
+/// The slices of a service that `manager` keeps, without those that are being deleted.
+pub fn kept(slices: &Informer<EndpointSlice>, service: &Key, manager: &str) -> Vec<Arc<EndpointSlice>> {
+    let mut kept = slices.by_index(BY_NAMESPACE, split(service).0);
+    kept.retain(|slice| {
+        service_of(&slice.metadata, manager).as_ref() == Some(service) && !slice.metadata.deleting()
+    });
+    kept
 }
 
 /// Writes, one after the other, until one fails. What is created is expected to be seen: before that no other turn may

@@ -8,7 +8,7 @@ mod topology;
 use std::sync::Arc;
 
 use copepod_client::events::{EventType, Recorder};
-use copepod_client::informer::{BY_NAMESPACE, Change, Informer};
+use copepod_client::informer::{Change, Informer};
 use copepod_client::object::{Key, MetaExt, reference};
 use copepod_client::queue::{Next, WorkQueue, run_workers};
 use copepod_client::{Client, rest};
@@ -136,10 +136,7 @@ impl Shell {
     }
 
     fn plan(&self, key: &Key, service: &Service) -> Plan {
-        let mut slices = self.slices.by_index(BY_NAMESPACE, MetaExt::namespace(&service.metadata));
-        slices.retain(|slice| {
-            slices::service_of(&slice.metadata, MANAGER).as_ref() == Some(key) && !slice.metadata.deleting()
-        });
+        let slices = slices::kept(&self.slices, key, MANAGER);
         let pods = services::backends(service, &self.pods, true);
         let zone_of = |node: &str| {
             let node = self.nodes.get(node)?;

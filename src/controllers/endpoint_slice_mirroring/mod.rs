@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use copepod_client::Client;
 use copepod_client::events::{EventType, Recorder};
-use copepod_client::informer::{BY_NAMESPACE, Change, Informer};
+use copepod_client::informer::{Change, Informer};
 use copepod_client::object::{Key, MetaExt, reference, split};
 use copepod_client::queue::{Backoff, Next, WorkQueue, run_workers};
 
@@ -105,10 +105,7 @@ impl Shell {
             return Ok(());
         }
         let (namespace, _) = split(key);
-        let mut known = self.slices.by_index(BY_NAMESPACE, namespace);
-        known.retain(|slice| {
-            slices::service_of(&slice.metadata, MANAGER).as_ref() == Some(key) && !slice.metadata.deleting()
-        });
+        let known = slices::kept(&self.slices, key, MANAGER);
         let by_hand = self.services.get(key).is_some_and(|service| service.spec.selector.is_empty());
         let endpoints = self.endpoints.get(key).filter(|endpoints| by_hand && is_mirrored(endpoints));
         let actions = match endpoints {
