@@ -56,7 +56,7 @@ pub async fn answer(
     if rest.is_empty() && !upgrading && matches!(exchange.parts.method, Method::GET | Method::HEAD) {
         return Ok(redirect(&format!("{raw}/{query}")));
     }
-    let rest = tidy(rest);
+    let rest = links::clean(rest);
     let path = format!("{rest}{query}");
     let uri = format!("{prefix}{rest}");
     let asked = host(exchange, &address);
@@ -80,16 +80,6 @@ fn host(exchange: &Exchange, address: &Address) -> String {
             host => host.to_string(),
         },
     }
-}
-
-/// The path that the backend is asked for: no way out of it by `..`, its last slash kept.
-/// upstream: apimachinery/pkg/util/net/http.go JoinPreservingTrailingSlash
-fn tidy(rest: &str) -> String {
-    let mut path = links::clean(rest);
-    if rest.ends_with('/') && path != "/" {
-        path.push('/');
-    }
-    path
 }
 
 /// `/api/v1/namespaces/x/pods/p/proxy` and what follows. `segments`: how many there are from the resource on.
@@ -204,7 +194,7 @@ mod tests {
             ("/a/../../b", "/b"),
             ("/..", "/"),
         ] {
-            assert_eq!(super::tidy(rest), want, "{rest}");
+            assert_eq!(super::links::clean(rest), want, "{rest}");
         }
     }
 }

@@ -51,10 +51,7 @@ impl Links {
             let is_same = before.len() == parts.before.len();
             return Ok((!is_same).then(|| format!("{}{}", escape(&parts.path), parts.behind)));
         }
-        let mut path = clean(&format!("{}/{}", self.prefix, parts.path));
-        if parts.path.ends_with('/') {
-            path.push('/');
-        }
+        let path = clean(&format!("{}/{}", self.prefix, parts.path));
         Ok(Some(format!("{before}{}{}", escape(&path), parts.behind)))
     }
 }
@@ -135,7 +132,8 @@ fn escape(path: &str) -> String {
     out
 }
 
-/// An absolute path without `.`, `..` and double slashes. upstream: path.Clean
+/// An absolute path without `.`, `..` and double slashes: no way out of it, its last slash kept.
+/// upstream: apimachinery/pkg/util/net/http.go JoinPreservingTrailingSlash
 pub fn clean(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     for segment in path.split('/') {
@@ -147,7 +145,8 @@ pub fn clean(path: &str) -> String {
             other => kept.push(other),
         }
     }
-    format!("/{}", kept.join("/"))
+    let end = if path.ends_with('/') && !kept.is_empty() { "/" } else { "" };
+    format!("/{}{end}", kept.join("/"))
 }
 
 #[cfg(test)]
