@@ -219,13 +219,13 @@ fn config(
     out
 }
 
-/// The network of the machine's own pods: a bridge, and what leaves it gets the machine's address.
+/// The network of the machine's own pods: a bridge. What leaves it is translated by the rule of [`crate::outwards`].
 pub fn bridged_network(settings: &Settings) -> anyhow::Result<String> {
     let bridge = serde_json::json!({
         "type": "bridge",
         "bridge": settings.bridge,
         "isGateway": true,
-        "ipMasq": true,
+        "ipMasq": false,
         "hairpinMode": true,
         "promiscMode": false,
         "ipam": {

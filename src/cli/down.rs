@@ -5,14 +5,13 @@ use crate::layout::Layout;
 use crate::nodes::{self, Place};
 use crate::settings::Settings;
 use crate::units::{self, Unit};
-use crate::{kubeconfig, up};
+use crate::{kubeconfig, outwards, program, up};
 use anyhow::Context as _;
 use clap::Args;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Stop the cluster and its pods.
@@ -74,7 +73,11 @@ impl Down {
         if units::stop(layout, CONTAINERD)? {
             eprintln!("stopped {CONTAINERD}");
         }
-        if self.keep_pods { Ok(()) } else { kill_leftovers(layout, settings) }
+        if self.keep_pods {
+            return Ok(());
+        }
+        kill_leftovers(layout, settings)?;
+        outwards::close(settings)
     }
 
     /// The same in one of several nodes. A node whose pods go on goes on itself.
@@ -206,8 +209,9 @@ fn purge(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
     nodes::points::remove(layout)?;
     let link = Path::new("/sys/class/net").join(&settings.bridge);
     if link.exists() {
-        run("ip", &["link", "delete", &settings.bridge])?;
+        program::must("ip", &["link", "delete", &settings.bridge])?;
     }
+    outwards::restore_forwarding(layout)?;
     for dir in [format!("/run/cni-ipam-{}", settings.bridge), layout.root().display().to_string()] {
         match std::fs::remove_dir_all(&dir) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context(dir),
@@ -234,14 +238,5 @@ fn unmount_below(root: &Path) -> anyhow::Result<()> {
         umount2(point.as_str(), MntFlags::MNT_DETACH)
             .with_context(|| format!("could not unmount {point}"))?;
     }
-    Ok(())
-}
-
-fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let output =
-        Command::new(program).args(arguments).output().with_context(|| format!("could not run {program}"))?;
-    let shown =
-        || format!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    anyhow::ensure!(output.status.success(), shown());
     Ok(())
 }

@@ -20,6 +20,8 @@ mod image;
 mod kubeconfig;
 mod layout;
 mod nodes;
+mod outwards;
+mod program;
 mod settings;
 mod status;
 mod units;

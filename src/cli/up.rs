@@ -8,7 +8,7 @@ use crate::nodes::plan::NODES_MAX;
 use crate::nodes::{self, Place};
 use crate::settings::{CLUSTERS_MAX, Settings, Storage};
 use crate::units::{self, Unit};
-use crate::{components, containerd, doctor, kubeconfig};
+use crate::{components, containerd, doctor, kubeconfig, outwards};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use copepod_pki::files::{self, Mode};
@@ -353,7 +353,7 @@ impl Up {
         Ok(())
     }
 
-    /// Certificates, kubeconfigs, configuration of containerd.
+    /// Certificates, kubeconfigs, configuration of containerd, the way out of the machine.
     fn prepare(&self, layout: &Layout, settings: &Settings, programs: &Programs) -> anyhow::Result<()> {
         let mut addresses = vec![[127, 0, 0, 1].into(), settings.node_ip];
         addresses.extend((settings.nodes > 0).then(|| settings.api_address()));
@@ -376,7 +376,9 @@ impl Up {
         files::write(&layout.kubeconfig("admin"), admin.as_bytes(), Mode::Private)?;
         match settings.nodes {
             0 => {
-                containerd::write_config(layout, settings, programs, &containerd::bridged_network(settings)?)
+                let network = containerd::bridged_network(settings)?;
+                containerd::write_config(layout, settings, programs, &network)?;
+                outwards::open(layout, settings)
             }
             _ => nodes::prepare(layout, settings, programs),
         }

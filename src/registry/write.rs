@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use copepod_kinds::metadata as common;
-use copepod_meta::{ErrorList, FieldError, Operation, Path, Status, Value};
+use copepod_meta::{ErrorList, FieldError, GroupResource, Operation, Path, Status, Value};
 use copepod_store::{KeyValue, Op, StoreError, TxnResult};
 
 use crate::api::Object;
@@ -145,7 +145,9 @@ impl Call<'_> {
         let name = object.str_at(&["metadata", "name"]);
         let generated = !object.str_at(&["metadata", "generateName"]).is_empty();
         let mut status = if generated {
-            Status::generate_name_conflict(&resource, name)
+            // The group of the type it is kept as, whichever was asked: a generated name's refusal tells of the object.
+            let group = self.collection.storage.group.to_string();
+            Status::generate_name_conflict(&GroupResource { group, ..resource }, name)
         } else {
             Status::already_exists(&resource, name)
         };

@@ -10,38 +10,20 @@ use super::Place;
 use super::plan::Plan;
 use crate::doctor::{find_program, network};
 use crate::layout::Layout;
+use crate::outwards;
+use crate::program::must;
 use crate::settings::Settings;
-use anyhow::{Context as _, bail, ensure};
-use copepod_pki::files::{self, Mode};
-use std::fs;
+use anyhow::{bail, ensure};
 use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// What a node calls its end of the cable.
 const NODE_DEVICE: &str = "eth0";
 
-/// Where it is written down that forwarding was off before.
-fn forward_record(layout: &Layout) -> PathBuf {
-    layout.join("nodes/ip-forward-before")
-}
-
 fn exists(device: &str) -> bool {
     Path::new("/sys/class/net").join(device).exists()
-}
-
-fn run(program: &str, arguments: &[&str]) -> anyhow::Result<Output> {
-    let path = find_program(program).with_context(|| format!("there is no program {program:?}"))?;
-    Command::new(path).args(arguments).output().with_context(|| format!("could not run {program}"))
-}
-
-fn must(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = run(program, arguments)?;
-    let told = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    ensure!(output.status.success(), "{program} {}: {}", arguments.join(" "), told());
-    Ok(())
 }
 
 fn ip(line: &str) -> anyhow::Result<()> {
@@ -63,7 +45,7 @@ pub fn make_bridge(layout: &Layout, settings: &Settings, plan: &Plan) -> anyhow:
     }
     ip(&format!("address replace {}/{} dev {bridge}", plan.gateway, plan.range.prefix()))?;
     ip(&format!("link set {bridge} up"))?;
-    if network::has_default_route() { open_outwards(layout, settings) } else { Ok(()) }
+    if network::has_default_route() { outwards::open(layout, settings) } else { Ok(()) }
 }
 
 /// Joins a node, kept by this process, to the bridge, and tells it and the machine the ways.
@@ -111,34 +93,6 @@ fn inside(holder: i32, commands: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The rules by which nodes and pods reach what is behind the machine.
-fn outward_rules(settings: &Settings) -> [Vec<String>; 2] {
-    [&settings.node_cidr, &settings.pod_cidr].map(|range| {
-        let line = format!(
-            "POSTROUTING -s {range} ! -o {0} -m comment --comment copepod:{0} -j MASQUERADE",
-            settings.bridge
-        );
-        line.split(' ').map(str::to_owned).collect()
-    })
-}
-
-fn iptables<'a>(action: &'a str, rule: &'a [String]) -> Vec<&'a str> {
-    ["-w", "-t", "nat", action].into_iter().chain(rule.iter().map(String::as_str)).collect()
-}
-
-fn open_outwards(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
-    if fs::read_to_string(FORWARD)?.trim() == "0" {
-        files::write(&forward_record(layout), b"0\n", Mode::Public)?;
-        fs::write(FORWARD, "1").context("net.ipv4.ip_forward")?;
-    }
-    for rule in outward_rules(settings) {
-        if !run("iptables", &iptables("-C", &rule))?.status.success() {
-            must("iptables", &iptables("-A", &rule))?;
-        }
-    }
-    Ok(())
-}
-
 /// Takes a node's cable away at once: the kernel would take its time after the node's end, or has just done it.
 pub fn disconnect(place: &Place) -> anyhow::Result<()> {
     let device = &place.node.device;
@@ -156,24 +110,8 @@ pub fn remove(layout: &Layout, settings: &Settings) -> anyhow::Result<()> {
     if exists(&settings.bridge) {
         ip(&format!("link delete {}", settings.bridge))?;
     }
-    for rule in outward_rules(settings) {
-        while run("iptables", &iptables("-C", &rule))?.status.success() {
-            must("iptables", &iptables("-D", &rule))?;
-        }
-    }
-    if files::read(&forward_record(layout))?.is_some() {
-        // Other bridges of the machine, a second cluster's among them, may have come to rely on it.
-        if !other_bridges() {
-            fs::write(FORWARD, "0").context("net.ipv4.ip_forward")?;
-        }
-        fs::remove_file(forward_record(layout))?;
-    }
-    Ok(())
-}
-
-fn other_bridges() -> bool {
-    let devices = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-    devices.map(|device| device.path().join("bridge")).any(|folder| folder.exists())
+    outwards::close(settings)?;
+    outwards::restore_forwarding(layout)
 }
 
 #[cfg(test)]
@@ -196,9 +134,5 @@ mod tests {
              route replace 10.244.3.0/24 via 10.200.0.13\n"
         );
         assert_eq!(hardware_address(plan.gateway), "0a:58:0a:c8:00:01");
-        assert_eq!(
-            outward_rules(&settings)[1].join(" "),
-            "POSTROUTING -s 10.244.0.0/16 ! -o copepod0 -m comment --comment copepod:copepod0 -j MASQUERADE"
-        );
     }
 }
