@@ -214,7 +214,7 @@ impl FrontProxy {
                 let (Some(key), Ok(value)) = (name.as_str().strip_prefix(&prefix), value.to_str()) else {
                     continue;
                 };
-                let key = percent_decode(key);
+                let key = copepod_meta::url::unescape_path_or_keep(key).into_owned();
                 match out.iter_mut().find(|(k, _)| *k == key) {
                     Some((_, values)) => values.push(value.into()),
                     None => out.push((key, vec![value.into()])),
@@ -224,24 +224,6 @@ impl FrontProxy {
         out.sort();
         out
     }
-}
-
-/// `%2f` and friends; malformed escapes leave the text as it is, as upstream's.
-pub fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let (mut out, mut i) = (Vec::with_capacity(bytes.len()), 0);
-    while i < bytes.len() {
-        if bytes[i] == b'%' {
-            let hex = text.get(i + 1..i + 3).and_then(|h| u8::from_str_radix(h, 16).ok());
-            let Some(byte) = hex else { return text.into() };
-            out.push(byte);
-            i += 3;
-        } else {
-            out.push(bytes[i]);
-            i += 1;
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|_| text.into())
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ const QUEUE_MAX: usize = 2_000;
 /// Takes a request through the chain to its handler.
 pub async fn run(server: Arc<Server>, request: Request<Body>) -> Answer {
     let (parts, body) = request.into_parts();
-    if !copepod_serve::flags::is_escaped(parts.uri.path()) {
+    if copepod_meta::url::unescape_path(parts.uri.path()).is_err() {
         return malformed_path();
     }
     let mut exchange = Exchange::new(parts);

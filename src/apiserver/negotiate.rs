@@ -364,7 +364,7 @@ mod tests {
     fn ask(accept: &str, query: &str, offers: Offers) -> String {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().expect("header"));
-        match super::accept(&headers, &copepod_serve::flags::query_pairs(query), offers) {
+        match super::accept(&headers, &copepod_meta::url::query_pairs(query), offers) {
             Err(status) => status.message,
             Ok(a) => {
                 let transform = match a.transform {

@@ -13,7 +13,7 @@ pub struct Query(pub Vec<(String, String)>);
 impl Query {
     /// Decodes.
     pub fn new(raw: &str) -> Query {
-        Query(copepod_serve::flags::query_pairs(raw))
+        Query(copepod_meta::url::query_pairs(raw))
     }
 
     /// The first value of a key.

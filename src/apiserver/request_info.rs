@@ -6,8 +6,8 @@
 //! or not.
 
 use copepod_meta::selector::FieldSelector;
+use copepod_meta::url::{query_pairs, unescape_path_or_keep};
 use copepod_meta::{Attributes, User, names};
-use copepod_serve::flags::query_pairs;
 use http::Method;
 use std::sync::Arc;
 
@@ -50,7 +50,8 @@ pub struct RequestInfoError(String);
 impl RequestInfo {
     /// Reads method, path (still percent-encoded) and query.
     pub fn new(method: &Method, raw_path: &str, query: &str) -> Result<RequestInfo, RequestInfoError> {
-        let path = decode_path(raw_path);
+        // Bad escapes are refused before any handler is chosen.
+        let path = unescape_path_or_keep(raw_path).into_owned();
         let mut info = RequestInfo {
             verb: method.as_str().to_ascii_lowercase(),
             path: path.clone(),
@@ -179,15 +180,6 @@ fn verb_of(method: &Method) -> &'static str {
 /// upstream: apimachinery/pkg/runtime/conversion.go Convert_Slice_string_To_bool
 pub fn query_bool(value: &str) -> bool {
     !(value.eq_ignore_ascii_case("false") || value == "0")
-}
-
-/// Percent-decoding of a path: `+` stays.
-pub fn decode_path(path: &str) -> String {
-    if path.contains('%') {
-        copepod_serve::flags::unescape(&path.replace('+', "%2B"))
-    } else {
-        path.to_string()
-    }
 }
 
 #[cfg(test)]

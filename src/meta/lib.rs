@@ -29,6 +29,7 @@ pub mod status;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;
+pub mod url;
 pub mod value;
 
 pub use bytes::Bytes;

@@ -137,48 +137,6 @@ impl FromStr for KeyValues {
     }
 }
 
-/// The pairs of a URL's query, decoded, in order; a key without `=` has the value "".
-pub fn query_pairs(query: &str) -> Vec<(String, String)> {
-    // As Go: a pair that cannot be read is left out, and a semicolon is no separator any more.
-    let pairs = query.split('&').filter(|p| !p.is_empty() && !p.contains(';') && is_escaped(p));
-    pairs
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (unescape(key), unescape(value))
-        })
-        .collect()
-}
-
-/// Whether every percent sign begins an escape.
-pub fn is_escaped(text: &str) -> bool {
-    let is_hex = |b: Option<&u8>| b.is_some_and(u8::is_ascii_hexdigit);
-    let bytes = text.as_bytes();
-    (0..bytes.len()).all(|i| bytes[i] != b'%' || (is_hex(bytes.get(i + 1)) && is_hex(bytes.get(i + 2))))
-}
-
-/// Undoes percent-encoding and `+`; what is malformed stays as it is.
-pub fn unescape(text: &str) -> String {
-    if !text.contains(['%', '+']) {
-        return text.to_string();
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        let hex = |at: usize| bytes.get(at).and_then(|b| (*b as char).to_digit(16));
-        match (bytes[i], hex(i + 1), hex(i + 2)) {
-            (b'+', _, _) => out.push(b' '),
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                i += 2;
-            }
-            (byte, _, _) => out.push(byte),
-        }
-        i += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,16 +170,5 @@ mod tests {
         for text in ["", "5", "x", "1x", "1.2.3s", "-1s"] {
             assert!(text.parse::<GoDuration>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn queries_decode() {
-        let pairs = query_pairs("a=b%2Fc&d&e=f+g&h=%zz&%&i=1;j=2&&k=");
-        let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        assert_eq!(
-            pairs,
-            [("a", "b/c"), ("d", ""), ("e", "f g"), ("k", "")],
-            "what Go cannot read is left out"
-        );
     }
 }

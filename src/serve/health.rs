@@ -100,7 +100,7 @@ impl Health {
     pub fn answer(&self, query: &str) -> HealthAnswer {
         let mut verbose = false;
         let mut excluded: Vec<String> = Vec::new();
-        for (key, value) in crate::flags::query_pairs(query) {
+        for (key, value) in copepod_meta::url::query_pairs(query) {
             match key.as_str() {
                 "verbose" => verbose = true,
                 "exclude" => excluded.push(value),

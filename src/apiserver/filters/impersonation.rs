@@ -90,7 +90,7 @@ impl Impersonated {
             else {
                 continue;
             };
-            let key = copepod_serve::flags::unescape(&key.replace('+', "%2B"));
+            let key = copepod_meta::url::unescape_path_or_keep(key).into_owned();
             match extra.iter_mut().find(|(k, _)| *k == key) {
                 Some((_, values)) => values.push(value.into()),
                 None => extra.push((key, vec![value.into()])),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use copepod_meta::Status;
+use copepod_meta::url::unescape_path_or_keep;
 use copepod_registry::Target;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -22,7 +23,6 @@ use super::{Connect, page};
 use crate::answer::Answer;
 use crate::exchange::Exchange;
 use crate::metrics::Guard;
-use crate::request_info::decode_path;
 use crate::server::Server;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
@@ -60,7 +60,11 @@ pub async fn answer(
     let path = format!("{rest}{query}");
     let uri = format!("{prefix}{rest}");
     let asked = host(exchange, &address);
-    let links = Links { prefix: decode_path(prefix), backend: address.authority(), asked: asked.clone() };
+    let links = Links {
+        prefix: unescape_path_or_keep(prefix).into_owned(),
+        backend: address.authority(),
+        asked: asked.clone(),
+    };
     if upgrading {
         return tunnel(server, exchange, &address, &asked, &path, guard).await;
     }

@@ -4,6 +4,8 @@
 //!
 //! Invariant: a link that has to lead nowhere else is left as it is written, not written anew.
 
+use copepod_meta::url::{escape_path, unescape_path};
+
 /// A link cannot be read. The words are Go's, they reach the user.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("parse {}: {why}", copepod_meta::field::quote(.link))]
@@ -49,10 +51,10 @@ impl Links {
         let before = if keeps_host { parts.before } else { "" };
         if parts.path.starts_with(&self.prefix) {
             let is_same = before.len() == parts.before.len();
-            return Ok((!is_same).then(|| format!("{}{}", escape(&parts.path), parts.behind)));
+            return Ok((!is_same).then(|| format!("{}{}", escape_path(&parts.path), parts.behind)));
         }
         let path = clean(&format!("{}/{}", self.prefix, parts.path));
-        Ok(Some(format!("{before}{}{}", escape(&path), parts.behind)))
+        Ok(Some(format!("{before}{}{}", escape_path(&path), parts.behind)))
     }
 }
 
@@ -82,7 +84,12 @@ fn parts(url: &str) -> Result<Option<Parts<'_>>, String> {
     };
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let before = &main[..main.len() - rest.len() + hierarchy.len() - path.len()];
-    Ok(Some(Parts { before, host, path: unescape(path)?, behind }))
+    Ok(Some(Parts {
+        before,
+        host,
+        path: unescape_path(path).map_err(|e| e.to_string())?.into_owned(),
+        behind,
+    }))
 }
 
 /// upstream: net/url getScheme
@@ -97,39 +104,6 @@ fn scheme(url: &str) -> Result<(Option<&str>, &str), String> {
         }
     }
     Ok((None, url))
-}
-
-fn unescape(path: &str) -> Result<String, String> {
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let [first, tail @ ..] = rest {
-        if *first != b'%' {
-            out.push(*first);
-            rest = tail;
-            continue;
-        }
-        let digit = |at: usize| tail.get(at).and_then(|b| char::from(*b).to_digit(16));
-        let (Some(high), Some(low)) = (digit(0), digit(1)) else {
-            let shown = String::from_utf8_lossy(&rest[..rest.len().min(3)]);
-            return Err(format!("invalid URL escape {}", copepod_meta::field::quote(&shown)));
-        };
-        out.push(u8::try_from(high * 16 + low).unwrap_or(b'%'));
-        rest = &tail[2..];
-    }
-    String::from_utf8(out).map_err(|_| "a path that is no text".into())
-}
-
-/// upstream: net/url escape of a path
-fn escape(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 /// An absolute path without `.`, `..` and double slashes: no way out of it, its last slash kept.

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use copepod_meta::field::quote;
+use copepod_meta::url::escape_query;
 use copepod_meta::{Status, Value};
 use copepod_registry::Caller;
 use rand::RngExt as _;
@@ -224,24 +225,9 @@ pub fn container(asked: &str, pod: &Value) -> Result<String, Status> {
 
 /// A query out of pairs, percent-encoded.
 pub fn query(pairs: &[(String, String)]) -> String {
-    let encoded: Vec<String> = pairs.iter().map(|(k, v)| format!("{}={}", escape(k), escape(v))).collect();
+    let encoded: Vec<String> =
+        pairs.iter().map(|(k, v)| format!("{}={}", escape_query(k), escape_query(v))).collect();
     encoded.join("&")
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte as char),
-            b' ' => out.push('+'),
-            _ => {
-                out.push('%');
-                out.push(char::from(b"0123456789ABCDEF"[usize::from(byte >> 4)]));
-                out.push(char::from(b"0123456789ABCDEF"[usize::from(byte & 15)]));
-            }
-        }
-    }
-    out
 }
 
 #[cfg(test)]

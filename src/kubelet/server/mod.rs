@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use copepod_cri::api;
-use copepod_serve::{ConnectionInfo, flags::query_pairs};
+use copepod_meta::url::query_pairs;
+use copepod_serve::ConnectionInfo;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
