@@ -8,6 +8,7 @@
 //! relation is looked up when asked, over the pods of that one node.
 
 use crate::rbac::Rule;
+use copepod_meta::pod_references;
 use copepod_meta::{
     Attributes, Authorizer, BoxFuture, Decision, FieldSelector, GroupResource, Lister, RulesFor, Status,
     User, Value,
@@ -173,47 +174,10 @@ fn pod_refers(pod: &Value, resource: &str, name: &str) -> bool {
             let made = pod.list_at(&["status", "resourceClaimStatuses"]);
             direct || made.iter().any(|c| c.str_at(&["resourceClaimName"]) == name)
         }
-        "secrets" => {
-            spec.list_at(&["imagePullSecrets"]).iter().any(|s| s.str_at(&["name"]) == name)
-                || env_refers(spec, "secretKeyRef", "secretRef", name)
-                || volumes.iter().any(|v| volume_refers_secret(v, name))
-        }
-        "configmaps" => {
-            env_refers(spec, "configMapKeyRef", "configMapRef", name)
-                || volumes.iter().any(|v| {
-                    v.str_at(&["configMap", "name"]) == name
-                        || v.list_at(&["projected", "sources"])
-                            .iter()
-                            .any(|s| s.str_at(&["configMap", "name"]) == name)
-                })
-        }
+        "secrets" => pod_references::secret_names(spec).any(|known| known == name),
+        "configmaps" => pod_references::config_map_names(spec).any(|known| known == name),
         _ => false,
     }
-}
-
-fn env_refers(spec: &Value, key_ref: &str, whole_ref: &str, name: &str) -> bool {
-    let groups = ["initContainers", "containers", "ephemeralContainers"];
-    groups.iter().flat_map(|g| spec.list_at(&[g])).any(|c| {
-        c.list_at(&["env"]).iter().any(|e| e.str_at(&["valueFrom", key_ref, "name"]) == name)
-            || c.list_at(&["envFrom"]).iter().any(|e| e.str_at(&[whole_ref, "name"]) == name)
-    })
-}
-
-fn volume_refers_secret(volume: &Value, name: &str) -> bool {
-    const PATHS: &[&[&str]] = &[
-        &["secret", "secretName"],
-        &["azureFile", "secretName"],
-        &["cephfs", "secretRef", "name"],
-        &["cinder", "secretRef", "name"],
-        &["flexVolume", "secretRef", "name"],
-        &["rbd", "secretRef", "name"],
-        &["scaleIO", "secretRef", "name"],
-        &["iscsi", "secretRef", "name"],
-        &["storageos", "secretRef", "name"],
-        &["csi", "nodePublishSecretRef", "name"],
-    ];
-    PATHS.iter().any(|p| volume.str_at(p) == name)
-        || volume.list_at(&["projected", "sources"]).iter().any(|s| s.str_at(&["secret", "name"]) == name)
 }
 
 /// upstream: pkg/api/persistentvolume/util.go VisitPVSecretNames

@@ -38,9 +38,6 @@ pub fn is_mirror_pod(pod: &Value) -> bool {
     !pod.at(&["metadata", "annotations", MIRROR_POD]).is_null()
 }
 
-/// Every place in a pod's spec that holds a list of containers.
-pub const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
-
 /// Appends to the list at `path`, making it if need be.
 pub fn push(object: &mut Value, path: &[&str], item: Value) {
     let place = object.make(path);

@@ -3,8 +3,10 @@
 //! upstream: plugin/pkg/admission/noderestriction/admission.go. A token's audience must be one that the pod's projected
 //! volumes ask for; audiences of CSI drivers and the `request-serviceaccounts-token-audience` verb come with storage.
 
-use crate::helpers::{CONTAINER_LISTS, MIRROR_POD, forbidden, is_mirror_pod};
-use copepod_meta::{Admission, AdmissionRequest, BoxFuture, GroupResource, Lister, Operation, Status, Value};
+use crate::helpers::{MIRROR_POD, forbidden, is_mirror_pod};
+use copepod_meta::{
+    Admission, AdmissionRequest, BoxFuture, GroupResource, Lister, Operation, Status, Value, pod_references,
+};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -206,42 +208,46 @@ fn mirror_pod(node: &str, pod: &Value) -> Verdict {
 /// upstream: pkg/api/pod/util.go HasAPIObjectReference
 fn object_references(node: &str, pod: &Value) -> Verdict {
     let spec = pod.get("spec");
-    let volumes = spec.list_at(&["volumes"]);
-    let volume = |key: &str| volumes.iter().any(|v| !v.get(key).is_null());
-    let source = |key: &str| {
-        volumes.iter().flat_map(|v| v.list_at(&["projected", "sources"])).any(|s| !s.get(key).is_null())
+    let found = if !spec.str_at(&["serviceAccountName"]).is_empty() {
+        Some("serviceaccounts")
+    } else if pod_references::secret_names(spec).next().is_some() {
+        Some("secrets")
+    } else if pod_references::config_map_names(spec).next().is_some() {
+        Some("configmaps")
+    } else if !spec.list_at(&["resourceClaims"]).is_empty() {
+        Some("resourceclaims")
+    } else {
+        spec.list_at(&["volumes"]).iter().find_map(volume_reference)
     };
-    let container = |from: &str, whole: &str| {
-        CONTAINER_LISTS.iter().flat_map(|l| spec.list_at(&[l])).any(|c| {
-            c.list_at(&["env"]).iter().any(|e| !e.at(&["valueFrom", from]).is_null())
-                || c.list_at(&["envFrom"]).iter().any(|e| !e.get(whole).is_null())
-        })
-    };
-    let found = [
-        (
-            "serviceaccounts",
-            !spec.str_at(&["serviceAccountName"]).is_empty() || source("serviceAccountToken"),
-        ),
-        (
-            "secrets",
-            !spec.list_at(&["imagePullSecrets"]).is_empty()
-                || volume("secret")
-                || source("secret")
-                || container("secretKeyRef", "secretRef"),
-        ),
-        (
-            "configmaps",
-            volume("configMap") || source("configMap") || container("configMapKeyRef", "configMapRef"),
-        ),
-        ("persistentvolumeclaims", volume("persistentVolumeClaim") || volume("ephemeral")),
-        ("resourceclaims", !spec.list_at(&["resourceClaims"]).is_empty()),
-        ("csidrivers", volume("csi")),
-        ("clustertrustbundles", source("clusterTrustBundle")),
-    ];
-    match found.into_iter().find(|(_, there)| *there) {
-        Some((what, _)) => refuse(format!("node {node:?} can not create pods that reference {what}")),
+    match found {
+        Some(what) => refuse(format!("node {node:?} can not create pods that reference {what}")),
         None => Ok(()),
     }
+}
+
+/// What a volume needs of the API.
+fn volume_reference(volume: &Value) -> Option<&'static str> {
+    const VOLUMES: [(&str, &str); 7] = [
+        ("configMap", "configmaps (via configmap volumes)"),
+        ("secret", "secrets (via secret volumes)"),
+        ("csi", "csidrivers (via CSI volumes)"),
+        ("glusterfs", "endpoints (via glusterFS volumes)"),
+        ("persistentVolumeClaim", "persistentvolumeclaims"),
+        ("ephemeral", "persistentvolumeclaims (via ephemeral volumes)"),
+        ("azureFile", "secrets (via azureFile volumes)"),
+    ];
+    const SOURCES: [(&str, &str); 5] = [
+        ("configMap", "configmaps (via projected volumes)"),
+        ("secret", "secrets (via projected volumes)"),
+        ("serviceAccountToken", "serviceaccounts (via projected volumes)"),
+        ("clusterTrustBundle", "clustertrustbundles"),
+        ("podCertificate", "podcertificates"),
+    ];
+    let first = |of: &Value, known: &[(&str, &'static str)]| {
+        known.iter().find(|(member, _)| !of.get(member).is_null()).map(|(_, what)| *what)
+    };
+    let sources = || volume.list_at(&["projected", "sources"]).iter();
+    first(volume, &VOLUMES).or_else(|| sources().find_map(|source| first(source, &SOURCES)))
 }
 
 fn pod_status(node: &str, r: &AdmissionRequest<'_>) -> Verdict {

@@ -2,7 +2,8 @@
 //!
 //! upstream: plugin/pkg/admission/serviceaccount/admission.go
 
-use crate::helpers::{CONTAINER_LISTS, forbidden, is, is_mirror_pod, push};
+use crate::helpers::{forbidden, is, is_mirror_pod, push};
+use copepod_meta::pod_references;
 use copepod_meta::{
     Admission, AdmissionRequest, BoxFuture, GroupResource, Lister, Map, Operation, Status, Value,
 };
@@ -78,7 +79,8 @@ impl ServiceAccount {
                 pod.set(&["spec", "imagePullSecrets"], names);
             }
         }
-        Ok(())
+        // Twice, as upstream: what is refused here is refused before the plugins that come later have their say.
+        self.validate_pod(request).await
     }
 
     async fn validate_pod(&self, request: &AdmissionRequest<'_>) -> Result<(), Status> {
@@ -178,15 +180,7 @@ fn check_mirror_pod(pod: &Value) -> Result<(), &'static str> {
     }
     let volumes = pod.list_at(&["spec", "volumes"]);
     let sources = || volumes.iter().flat_map(|v| v.list_at(&["projected", "sources"]));
-    let containers = || CONTAINER_LISTS.iter().flat_map(|l| pod.list_at(&["spec", l]));
-    let secret = !pod.list_at(&["spec", "imagePullSecrets"]).is_empty()
-        || volumes.iter().any(|v| !v.get("secret").is_null())
-        || sources().any(|s| !s.get("secret").is_null())
-        || containers().any(|c| {
-            c.list_at(&["env"]).iter().any(|e| !e.at(&["valueFrom", "secretKeyRef"]).is_null())
-                || c.list_at(&["envFrom"]).iter().any(|e| !e.get("secretRef").is_null())
-        });
-    if secret {
+    if pod_references::secret_names(pod.get("spec")).next().is_some() {
         return Err("a mirror pod may not reference secrets");
     }
     if sources().any(|s| !s.get("serviceAccountToken").is_null()) {
@@ -314,7 +308,7 @@ mod tests {
             },
             Case {
                 name: "a mirror pod with a secret",
-                object: r#"{"metadata":{"name":"p","annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"volumes":[{"secret":{}}]}}"#,
+                object: r#"{"metadata":{"name":"p","annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"volumes":[{"secret":{"secretName":"s"}}]}}"#,
                 want: r#"403 pods "p" is forbidden: a mirror pod may not reference secrets"#,
             },
         ] {

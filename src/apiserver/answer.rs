@@ -275,7 +275,7 @@ pub fn object(code: StatusCode, object: &Object, style: &Style) -> Result<Answer
     let accepted = &style.accepted;
     if let Some(Transform::Table { version, .. }) = &accepted.transform {
         let form = form(accepted);
-        let meta = ListMeta { resource_version: shown_revision(object.revision()), ..ListMeta::default() };
+        let meta = ListMeta { resource_version: object.resource_version()?, ..ListMeta::default() };
         let head = table_head(version, &meta, Some(&copepod_registry::column_definitions(&object.served)));
         let parts = vec![head, object.body(form)?.bytes, Bytes::from_static(TABLE_TAIL)];
         return Ok(json_parts(code, parts, style));

@@ -103,6 +103,7 @@ static OBJECT_META: &[InternalField] = &[
     meta("annotations", "meta:{}string"),
     meta("ownerReferences", "meta:[]wire:OwnerReference"),
     meta("finalizers", "meta:[]string"),
+    meta("managedFields", "meta:[]wire:ManagedFieldsEntry"),
 ];
 
 fn fields_of(name: &str, out: &mut Vec<&'static InternalField>) {
@@ -231,7 +232,7 @@ fn write_wire(out: &mut String, value: &Value, name: &str, indent: Option<usize>
         (Value::Null, "Quantity") => "\"0\"".into(),
         (Value::Null, "IntOrString") => "0".into(),
         (Value::Null, "ObjectMeta" | "LabelSelector") => "{}".into(),
-        (value, "ObjectMeta" | "LabelSelector" | "OwnerReference") => {
+        (value, "ObjectMeta" | "LabelSelector" | "OwnerReference" | "ManagedFieldsEntry") => {
             json(value, &format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"))
         }
         (value, _) => debug_json::to_string(value),

@@ -24,6 +24,11 @@ impl<'a> Path<'a> {
     pub const fn new(name: &'a str) -> Path<'a> {
         Path { parent: None, step: Step::Field(name) }
     }
+    /// The path that upstream makes of no name: it stands for the whole object, and is printed as `[]`.
+    /// upstream: field.NewPath("")
+    pub const fn nameless() -> Path<'a> {
+        Path { parent: None, step: Step::Key("") }
+    }
     /// The member `name` below this. A dotted name adds several steps at once.
     pub const fn child(&'a self, name: &'a str) -> Path<'a> {
         Path { parent: Some(self), step: Step::Field(name) }

@@ -20,6 +20,7 @@ pub mod field;
 pub mod field_selector;
 pub mod gvk;
 pub mod names;
+pub mod pod_references;
 pub mod quantity;
 pub mod request;
 pub mod resource_version;

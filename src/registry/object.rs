@@ -157,6 +157,14 @@ impl Object {
         Ok((text("namespace"), text("name")))
     }
 
+    /// Its `resourceVersion` as it is shown. Of what is not stored that is what its author wrote, if anything.
+    pub fn resource_version(&self) -> Result<String, Status> {
+        match self.revision() {
+            0 => Ok(self.hub()?.str_at(&["metadata", "resourceVersion"]).to_string()),
+            revision => Ok(revision.to_string()),
+        }
+    }
+
     /// Its hub tree.
     pub(crate) fn hub(&self) -> Result<Value, Status> {
         match &self.kept {

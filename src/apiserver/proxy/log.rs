@@ -178,7 +178,7 @@ fn options(exchange: &Exchange, name: &str) -> Result<Vec<(String, String)>, Sta
     let since_seconds = asked.number("sinceSeconds")?;
     if let Some(seconds) = since_seconds {
         if !since_time.is_empty() {
-            let path = Path::new("");
+            let path = Path::nameless();
             errors.push(FieldError::forbidden(
                 &path,
                 "at most one of `sinceTime` or `sinceSeconds` may be specified",

@@ -43,6 +43,14 @@ pub(crate) fn convert(
             Ok(_) => Ok(()),
             Err(why) => Err(format!("error decoding from json: {why}")),
         },
+        (Type::Scalar(Scalar::Bytes), value @ Value::List(_)) => {
+            let bytes =
+                value.as_list().iter().copied().flatten().map(byte).collect::<Result<Vec<u8>, String>>()?;
+            let mut text = Vec::new();
+            base64::encode_into(&bytes, &mut text);
+            *value = Value::string(String::from_utf8_lossy(&text));
+            Ok(())
+        }
         (Type::List(_) | Type::Scalar(Scalar::Bytes), _) => Err(format!("cannot restore slice from {from}")),
         (ty @ Type::Scalar(scalar), value) => match fitted(*scalar, value) {
             Fit::Is => Ok(()),
@@ -56,6 +64,18 @@ pub(crate) fn convert(
             }
             Fit::Unrecognized => Err(format!("unrecognized type: {}", go_type_name(universe, ty))),
         },
+    }
+}
+
+/// One item of bytes that were written as a list.
+fn byte(value: &Value) -> Result<u8, String> {
+    match value {
+        Value::Null => Ok(0),
+        // As Go converts: the lowest eight bits.
+        Value::Int(i) => Ok(*i as u8),
+        Value::Float(f) if f.fract() == 0.0 => Ok(*f as i64 as u8),
+        Value::Float(_) => Err("cannot convert float64 to uint8".into()),
+        _ => Err("unrecognized type: uint8".into()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! ConfigMap. upstream: pkg/registry/core/configmap/strategy.go, validation.go ValidateConfigMap
 
-use copepod_meta::{ErrorList, Value, names};
+use copepod_meta::{ErrorList, FieldError, Path, Value, names};
 
 use crate::cells;
 use crate::check::At;
@@ -69,7 +69,6 @@ fn validate_data(object: &Value, e: &mut ErrorList) {
         bytes += value.len();
     }
     if bytes > DATA_BYTES_MAX {
-        // Upstream's path here is an empty one, which prints as `[]`.
-        root.key("").too_long(e, DATA_BYTES_MAX);
+        e.push(FieldError::too_long(&Path::nameless(), DATA_BYTES_MAX));
     }
 }

@@ -28,6 +28,18 @@ const COMPONENTS: [(&str, Player); 6] = [
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cast(BTreeMap<&'static str, Player>);
 
+/// Whether there is a component of this name.
+pub fn is_component(name: &str) -> bool {
+    COMPONENTS.iter().any(|(known, _)| *known == name)
+}
+
+/// Whether upstream plays this component where results of this name come from; see [`Cast::suite`].
+pub fn upstream_plays(suite: &str, component: &str) -> bool {
+    let swapped = suite.strip_prefix("upstream").unwrap_or("none");
+    is_component(component)
+        && (swapped.is_empty() || format!("{swapped}-").contains(&format!("-{component}-")))
+}
+
 impl Cast {
     /// All ours or all upstream's, but for the swaps: `kubelet=upstream`.
     pub fn new(upstream: bool, swaps: &[String]) -> anyhow::Result<Cast> {

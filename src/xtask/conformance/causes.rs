@@ -5,6 +5,7 @@ use regex::Regex;
 use serde::Deserialize;
 use std::path::Path;
 
+use super::cast::{is_component, upstream_plays};
 use super::results::{Row, State};
 
 /// A pattern and what it means. With both patterns given both must match.
@@ -22,6 +23,9 @@ struct Entry {
     /// The test passes without having tested anything: a pass counts as a failure with this cause.
     #[serde(default)]
     hollow: bool,
+    /// The component that lacks something: where upstream plays it, the entry says nothing.
+    #[serde(default)]
+    lacks: String,
 }
 
 /// All causes; the first that matches counts.
@@ -38,11 +42,20 @@ struct Cause {
 const HOLLOW: &str = "passed without testing anything";
 
 impl Causes {
-    /// Out of the file's text.
-    pub fn parse(yaml: &str) -> anyhow::Result<Causes> {
+    /// Out of the file's text, those that can be meant by failures of this suite.
+    pub fn parse(yaml: &str, suite: &str) -> anyhow::Result<Causes> {
         let (json, _) = copepod_codec::yaml_to_json(yaml.as_bytes())?;
         let entries: Option<Vec<Entry>> = serde_json::from_slice(&json)?;
-        let compiled = entries.unwrap_or_default().into_iter().map(|entry| {
+        for entry in entries.iter().flatten().filter(|entry| !entry.lacks.is_empty()) {
+            anyhow::ensure!(
+                is_component(&entry.lacks),
+                "the cause '{}' is that of no component: {}",
+                entry.cause,
+                entry.lacks
+            );
+        }
+        let entries = entries.into_iter().flatten().filter(|entry| !upstream_plays(suite, &entry.lacks));
+        let compiled = entries.map(|entry| {
             anyhow::ensure!(
                 !entry.test.is_empty() || !entry.failure.is_empty(),
                 "the cause '{}' matches everything",
@@ -55,9 +68,9 @@ impl Causes {
     }
 
     /// Out of the file.
-    pub fn read(path: &Path) -> anyhow::Result<Causes> {
+    pub fn read(path: &Path, suite: &str) -> anyhow::Result<Causes> {
         let context = || path.display().to_string();
-        Causes::parse(&std::fs::read_to_string(path).with_context(context)?).with_context(context)
+        Causes::parse(&std::fs::read_to_string(path).with_context(context)?, suite).with_context(context)
     }
 
     /// Of a row that did not pass.
@@ -71,6 +84,10 @@ impl Causes {
         let hollow = self.0.iter().any(|cause| cause.hollow && cause.test.is_match(&row.name));
         match row.state {
             State::Passed if hollow => Row { state: State::Failed, failure: HOLLOW.into(), ..row },
+            // The entry was removed.
+            State::Failed if !hollow && row.failure == HOLLOW => {
+                Row { state: State::Passed, failure: String::new(), ..row }
+            }
             _ => row,
         }
     }

@@ -294,7 +294,7 @@ impl Run {
         let tests = results::names(&files.tests())?;
         Ok(Run {
             results: Results::read(&files.results(&suite), &tests)?,
-            causes: Causes::read(&files.causes())?,
+            causes: Causes::read(&files.causes(), &suite)?,
             commit: commit(root)?,
             recorded: !options.quick,
             finished: BTreeSet::new(),
@@ -432,10 +432,12 @@ fn tables(files: &Files) -> anyhow::Result<()> {
     let path = files.readme();
     let mut document = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let tests = results::names(&files.tests())?;
-    let causes = Causes::read(&files.causes())?;
     for suite in table::suites(&document.clone()) {
         let file = files.results(suite);
+        let causes = Causes::read(&files.causes(), suite)?;
         let mut results = Results::read(&file, &tests)?;
+        let rows: Vec<Row> = results.rows().cloned().collect();
+        rows.into_iter().for_each(|row| results.put(causes.weighed(row)));
         results.explain(&causes);
         if file.exists() {
             results.write(&file)?;

@@ -181,6 +181,7 @@ fn a_cast_names_its_results_and_what_up_leaves_out() {
 fn the_first_cause_that_matches_counts() {
     let causes = Causes::parse(
         "- test: DNS\n  failure: lookup\n  cause: both\n- failure: lookup\n  cause: failure\n- test: DNS\n  cause: test\n",
+        "conformance",
     )
     .expect("causes");
     let of = |name: &str, failure: &str| {
@@ -194,7 +195,8 @@ fn the_first_cause_that_matches_counts() {
     {
         assert_eq!(of(name, failure), want);
     }
-    let hollow = Causes::parse("- test: DNS\n  cause: x\n  hollow: true\n").expect("causes");
+    let lacking = "- test: DNS\n  cause: x\n  hollow: true\n  lacks: dns\n";
+    let hollow = Causes::parse(lacking, "upstream-kubelet").expect("causes");
     for (name, state, want) in [
         ("DNS", State::Passed, State::Failed),
         ("DNS", State::NotRun, State::NotRun),
@@ -202,8 +204,17 @@ fn the_first_cause_that_matches_counts() {
     ] {
         assert_eq!(hollow.weighed(row(name, state, 1.0)).state, want, "{name} {state:?}");
     }
-    assert!(Causes::parse("- cause: everything\n").is_err());
-    assert!(Causes::parse("- failure: '('\n  cause: x\n").is_err());
+    let failed = hollow.weighed(row("DNS", State::Passed, 1.0));
+    for suite in ["upstream", "upstream-proxy-dns", "upstream-dns-kubelet"] {
+        let full = Causes::parse(lacking, suite).expect("causes");
+        assert_eq!(full.weighed(failed.clone()), row("DNS", State::Passed, 1.0), "{suite}");
+        assert_eq!(full.of(&failed), None, "{suite}");
+    }
+    for wrong in
+        ["- cause: everything\n", "- failure: '('\n  cause: x\n", "- test: y\n  cause: x\n  lacks: etcd\n"]
+    {
+        assert!(Causes::parse(wrong, "conformance").is_err(), "{wrong}");
+    }
 }
 
 #[test]
@@ -213,7 +224,7 @@ fn the_table_counts_groups_and_causes_and_stands_between_its_markers() {
     results.put(row("[sig-a] 1", State::Passed, 1.0));
     results.put(Row { failure: "no | x".into(), ..row("[sig-a] 2", State::Failed, 1.0) });
     results.put(Row { failure: "else".into(), ..row("[sig-b] 3", State::Failed, 1.0) });
-    results.explain(&Causes::parse("- failure: 'no '\n  cause: a | b\n").expect("causes"));
+    results.explain(&Causes::parse("- failure: 'no '\n  cause: a | b\n", "conformance").expect("causes"));
     let table = table::markdown(&results).expect("a table");
     for line in [
         "| sig-a | 2 | 1 | 1 | 0 |",
@@ -279,9 +290,9 @@ fn the_data_is_whole() {
             assert!(known.contains(&name), "{}: unknown test {name}", list.display());
         }
     }
-    let causes = Causes::read(&files.causes()).expect("causes");
     let document = std::fs::read_to_string(files.readme()).expect("the README");
     for suite in table::suites(&document) {
+        let causes = Causes::read(&files.causes(), suite).expect(suite);
         let mut results = Results::read(&files.results(suite), &tests).expect(suite);
         let table = table::markdown(&results).expect(suite);
         assert!(

@@ -5,7 +5,7 @@
 //! that what is compared still has its order of members, its escapes and its layout.
 
 use regex::{Captures, Regex};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 
 /// Times nearer to now than this were made by a server.
@@ -27,10 +27,9 @@ static SERVICE_IP: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b10\.96\.\d{1,3
 static REVISION: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"(?i)(resource ?version[^0-9]{0,40}|too old [^0-9]*\(?|current: |ModRevision: )(\d+)")
 });
-/// Names that the server completed: of the volume that it adds to pods, and where a script's `generateName` ends in
-/// `-gen-`.
-static GENERATED: LazyLock<Regex> =
-    LazyLock::new(|| pattern("(kube-api-access-|-gen-)([bcdfghjklmnpqrstvwxz2456789]{5})\\b"));
+/// A script's `generateName`, in JSON or YAML.
+static GENERATE_NAME: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r#""?generateName"?: ?("[^"\\]+"|[^"\s,}]+)"#));
 /// A chosen port in the cell of a Table.
 static PORT_CELL: LazyLock<Regex> = LazyLock::new(|| pattern(r":(3[0-2]\d{3})/"));
 /// Go prints pointers and addresses of some types.
@@ -43,12 +42,25 @@ pub struct Names {
     counts: HashMap<&'static str, usize>,
     /// Addresses and ports that the script itself asks for stay.
     script: String,
+    /// Names that the server completed: of the volume that it adds to pods, and of the script's `generateName`s.
+    generated: Option<Regex>,
+}
+
+/// What the server puts behind `generateName`. Generated ones end in `-gen-`, behind the name of a namespace that the script does not
+/// know.
+fn generated(script: &str) -> Option<Regex> {
+    let asked = GENERATE_NAME.captures_iter(script).map(|m| regex::escape(m[1].trim_matches('"')));
+    let prefixes: BTreeSet<String> =
+        asked.chain(["kube-api-access-".to_string(), "-gen-".to_string()]).collect();
+    let prefixes: Vec<String> = prefixes.into_iter().collect();
+    // A prefix that makes no pattern is left as it is: its names then show as differences.
+    Regex::new(&format!("({})([bcdfghjklmnpqrstvwxz2456789]{{5}})\\b", prefixes.join("|"))).ok()
 }
 
 impl Names {
     /// Nothing seen yet; values that are in `script` are not normalised.
     pub fn new(script: String) -> Names {
-        Names { script, ..Names::default() }
+        Names { generated: generated(&script), script, ..Names::default() }
     }
 
     fn name(&mut self, class: &'static str, value: &str) -> String {
@@ -100,8 +112,12 @@ impl Names {
             true => m[0].into(),
             false => format!(":{}/", names.name("port", &m[1])),
         });
-        out = self.pattern(&GENERATED, &out, |names, m| format!("{}{}", &m[1], names.name("name", &m[2])));
-        out
+        match self.generated.clone() {
+            Some(pattern) => {
+                self.pattern(&pattern, &out, |names, m| format!("{}{}", &m[1], names.name("name", &m[2])))
+            }
+            None => out,
+        }
     }
 
     fn pattern(
@@ -218,7 +234,10 @@ mod tests {
         let now = jiff::Timestamp::now().to_string();
         let now = format!("{}Z", &now[..19]);
         let uid = |n: u32| format!("00000000-0000-4000-8000-{n:012}");
-        let mut names = Names::new("asks for 10.96.7.7 and 30007".into());
+        let mut names = Names::new(
+            "asks for 10.96.7.7 and 30007 {\"generateName\":\"web-gen-\"} generateName: example.com/y\n"
+                .into(),
+        );
         for (text, want) in [
             (format!(r#"{{"uid":"{}","resourceVersion":"7"}}"#, uid(1)), r#"{"uid":"<uid-1>","resourceVersion":"<rv-1>"}"#),
             (format!(r#"{{"uid":"{}","resourceVersion":"9"}}"#, uid(2)), r#"{"uid":"<uid-2>","resourceVersion":"<rv-2>"}"#),
@@ -231,6 +250,7 @@ mod tests {
             (r#"{"ip":"10.96.7.7","other":"10.96.3.4","nodePort":30007}"#.into(), r#"{"ip":"10.96.7.7","other":"<ip-1>","nodePort":30007}"#),
             (r#"{"nodePort": 31234, "port": 31234}"#.into(), r#"{"nodePort": "<port-1>", "port": 31234}"#),
             (r#"{"m":"pods \"web-gen-x7f2q\" \u003c"}"#.into(), r#"{"m":"pods \"web-gen-<name-1>\" <"}"#),
+            ("example.com/yqqbxq example.com/y".into(), "example.com/y<name-2> example.com/y"),
             (r#"{"m":"\u003c","n":"5s"}"#.into(), r#"{"m":"\u003c","n":"<age>"}"#),
             ("ok".into(), "ok"),
         ] {

@@ -63,10 +63,10 @@ fn merge(new: &[Value], old: &[Value]) -> Vec<Value> {
 /// upstream: ValidatePodResize
 pub fn validate(pod: &Value, old: &Value, opts: &Options, e: &mut ErrorList) {
     if old.map_at(&["metadata", "annotations"]).contains_key(annotations::MIRROR) {
-        return e.push(FieldError::forbidden(&Path::new(""), "static pods cannot be resized"));
+        return e.push(FieldError::forbidden(&Path::nameless(), "static pods cannot be resized"));
     }
     if old.str_at(&["spec", "os", "name"]) == "windows" {
-        return e.push(FieldError::forbidden(&Path::new(""), "windows pods cannot be resized"));
+        return e.push(FieldError::forbidden(&Path::nameless(), "windows pods cannot be resized"));
     }
     let before = e.len();
     metadata::validate_update_core(pod, old, e);

@@ -1,6 +1,6 @@
 //! A pod's spec, in a Pod or in a template. upstream: validation.go ValidatePodSpec
 
-use copepod_meta::{ErrorList, Value, names};
+use copepod_meta::{ErrorList, FieldError, Path, Value, names};
 use std::collections::BTreeSet;
 
 use super::containers::{self, Pod};
@@ -144,7 +144,7 @@ fn resource_claims(list: At, opts: &Options, e: &mut ErrorList) {
     let mut seen = BTreeSet::new();
     for claim in list.items() {
         if opts.pod.as_ref().is_some_and(|p| p.mirror) {
-            At::root(claim.value).forbidden(e, "static pods do not support resource claims");
+            e.push(FieldError::forbidden(&Path::nameless(), "static pods do not support resource claims"));
             continue;
         }
         let name = claim.get("name");

@@ -1,5 +1,6 @@
 //! Pod templates in other objects. upstream: validation.go ValidatePodTemplateSpec
 
+use copepod_meta::pod_references::CONTAINER_LISTS;
 use copepod_meta::{ErrorList, Value};
 
 use super::options::Options;
@@ -7,13 +8,44 @@ use super::{annotations, spec};
 use crate::check::At;
 use crate::metadata;
 
-/// Takes away what a closed feature gate hides, unless it is in use, of the pod spec at `path`.
-/// upstream: pkg/api/pod/util.go dropDisabledSchedulingGroup (GenericWorkload is alpha)
+/// Takes away what feature gates that are closed by default hide, unless it is in use, of the pod spec at `path`.
+/// upstream: pkg/api/pod/util.go dropDisabledFields
 pub fn drop_disabled(object: &mut Value, old: Option<&Value>, path: &[&str]) {
-    let used = old.is_some_and(|old| !old.at(path).get("schedulingGroup").is_null());
-    if !used && let Some(spec) = object.at_mut(path) {
+    let old = old.map_or(&Value::Null, |old| old.at(path));
+    let Some(spec) = object.at_mut(path) else { return };
+    // GenericWorkload
+    if old.get("schedulingGroup").is_null() {
         spec.remove(&["schedulingGroup"]);
     }
+    // ClusterTrustBundleProjection, PodCertificateRequest
+    for member in ["clusterTrustBundle", "podCertificate"] {
+        if !projections(old).any(|source| !source.get(member).is_null()) {
+            let volumes = items_mut(spec, &["volumes"]);
+            let sources = volumes.flat_map(|volume| items_mut(volume, &["projected", "sources"]));
+            sources.for_each(|source| drop(source.remove(&[member])));
+        }
+    }
+    // ContainerStopSignals
+    const SIGNAL: [&str; 2] = ["lifecycle", "stopSignal"];
+    let lists = || CONTAINER_LISTS.iter();
+    if !lists().flat_map(|list| old.list_at(&[list])).any(|container| !container.at(&SIGNAL).is_null()) {
+        for list in lists() {
+            for container in items_mut(spec, &[list]) {
+                let had_one = container.remove(&SIGNAL).is_some_and(|signal| !signal.is_null());
+                if had_one && container.map_at(&["lifecycle"]).iter().all(|(_, hook)| hook.is_null()) {
+                    container.remove(&["lifecycle"]);
+                }
+            }
+        }
+    }
+}
+
+fn projections(spec: &Value) -> impl Iterator<Item = &Value> {
+    spec.list_at(&["volumes"]).iter().flat_map(|volume| volume.list_at(&["projected", "sources"]))
+}
+
+fn items_mut<'a>(value: &'a mut Value, path: &[&str]) -> impl Iterator<Item = &'a mut Value> {
+    value.at_mut(path).and_then(Value::as_list_mut).into_iter().flatten()
 }
 
 /// A template: labels, annotations, spec.

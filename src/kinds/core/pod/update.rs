@@ -232,8 +232,10 @@ fn node_affinity(at: At, was: &Value, e: &mut ErrorList) {
 /// upstream: ValidatePodEphemeralContainersUpdate
 pub fn validate_ephemeral(pod: &Value, old: &Value, opts: &Options, e: &mut ErrorList) {
     if old.at(&["metadata", "annotations"]).map_at(&[]).contains_key(annotations::MIRROR) {
-        return e
-            .push(FieldError::forbidden(&Path::new(""), "static pods do not support ephemeral containers"));
+        return e.push(FieldError::forbidden(
+            &Path::nameless(),
+            "static pods do not support ephemeral containers",
+        ));
     }
     before_spec(pod, old, opts, e);
     let root = At::root(pod);
