@@ -225,7 +225,7 @@ impl KubeletOf<'_> {
     pub fn flags(self, settings: &Settings) -> Vec<String> {
         let KubeletOf { layout, name, address, cgroup } = self;
         let socket = format!("unix://{}", layout.containerd_socket().display());
-        vec![
+        let mut out = vec![
             flag("hostname-override", name),
             flag("node-ip", address),
             flag("address", "0.0.0.0"),
@@ -240,6 +240,8 @@ impl KubeletOf<'_> {
             flag("tls-private-key-file", layout.pki().join("kubelet.key").display()),
             flag("client-ca-file", layout.pki().join("ca.crt").display()),
             flag("cluster-domain", &settings.domain),
-        ]
+        ];
+        out.extend(settings.cluster_dns.map(|address| flag("cluster-dns", address)));
+        out
     }
 }

@@ -91,6 +91,9 @@ pub struct Settings {
     /// A file with more settings for containerd.
     #[serde(default)]
     pub containerd_import: Option<String>,
+    /// Where pods ask for names; `None`: where the node asks.
+    #[serde(default)]
+    pub cluster_dns: Option<IpAddr>,
 }
 
 /// That of the first cluster of a machine; clusters made before there was a choice have no use for it.
@@ -154,6 +157,7 @@ impl Settings {
             without: Vec::new(),
             registry_config: None,
             containerd_import: None,
+            cluster_dns: None,
         }
     }
 

@@ -94,6 +94,10 @@ pub struct Up {
     /// Add the tables of this file to the configuration of containerd: further runtime handlers, for example.
     #[arg(long, value_name = "FILE")]
     containerd_import: Option<PathBuf>,
+    /// Address of a DNS service that you run in the cluster, CoreDNS for example: pods ask it for names [default: they ask whom
+    /// their node asks].
+    #[arg(long, value_name = "ADDRESS")]
+    cluster_dns: Option<IpAddr>,
     /// Start all and do not wait until it is ready.
     #[arg(long)]
     no_wait: bool,
@@ -318,6 +322,7 @@ impl Up {
             without,
             registry_config: path(&self.registry_config, base.registry_config)?,
             containerd_import: path(&self.containerd_import, base.containerd_import)?,
+            cluster_dns: self.cluster_dns.or(base.cluster_dns),
             node_name: self.node_name.clone().unwrap_or(base.node_name),
             node_ip: self.node_ip.unwrap_or(base.node_ip),
             bind_address: self.bind_address.unwrap_or(base.bind_address),

@@ -16,6 +16,8 @@ use super::others::{self, Places};
 
 /// Nodes: tests that move pods between nodes need two.
 const NODES: usize = 2;
+/// The address that conformance/upstream/coredns.yaml gives the service.
+const CLUSTER_DNS: &str = "10.96.0.10";
 /// Upstream's programs need some seconds, more on a busy machine.
 const READY_TIME_MAX: Duration = Duration::from_secs(180);
 const READY_INTERVAL: Duration = Duration::from_millis(500);
@@ -112,6 +114,9 @@ impl Ours {
             let config = self.registry.join("certs.d");
             std::fs::create_dir_all(&config)?;
             command.arg(format!("--registry-config={}", config.display()));
+        }
+        if self.parts.cast.upstream("dns") {
+            command.arg(format!("--cluster-dns={CLUSTER_DNS}"));
         }
         let without = self.parts.cast.without();
         if !without.is_empty() {
