@@ -36,6 +36,25 @@ fn write(value: &Value, out: &mut String) {
     }
 }
 
+/// `[]interface {}{"x", 1}`: as Go prints with `%#v`, that is as Go's source would have it.
+pub(crate) fn go_syntax(value: &Value) -> String {
+    let joined = |items: Vec<String>| items.join(", ");
+    match value {
+        Value::Null => "interface {}(nil)".into(),
+        Value::String(text) => copepod_meta::field::quote(text),
+        Value::List(items) => {
+            format!("[]interface {{}}{{{}}}", joined(items.iter().map(go_syntax).collect()))
+        }
+        Value::Map(map) => {
+            let members = map
+                .iter()
+                .map(|(key, item)| format!("{}:{}", copepod_meta::field::quote(key), go_syntax(item)));
+            format!("map[string]interface {{}}{{{}}}", joined(members.collect()))
+        }
+        other => go_format(other),
+    }
+}
+
 fn list(items: &[Value], out: &mut String) {
     out.push('[');
     for (index, item) in items.iter().enumerate() {

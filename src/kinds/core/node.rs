@@ -195,8 +195,8 @@ pub fn validate_taints(list: At, e: &mut ErrorList) {
 /// upstream: validateNodeDeclaredFeatures
 fn declared_features(list: At, e: &mut ErrorList) {
     const FEATURE_BYTES_MAX: usize = 253;
-    let mut before: Option<&str> = None;
-    for feature in list.items() {
+    let mut features = list.items().peekable();
+    while let Some(feature) = features.next() {
         let name = feature.str();
         let quoted = copepod_meta::field::quote(name);
         if name.len() > FEATURE_BYTES_MAX {
@@ -214,12 +214,11 @@ fn declared_features(list: At, e: &mut ErrorList) {
                 ),
             );
         }
-        match before {
-            Some(before) if before == name => feature.duplicate(e),
-            Some(before) if before > name => feature.invalid(e, "list must be sorted alphabetically"),
+        match features.peek() {
+            Some(next) if next.str() == name => next.duplicate(e),
+            Some(next) if next.str() < name => next.invalid(e, "list must be sorted alphabetically"),
             _ => {}
         }
-        before = Some(name);
     }
 }
 

@@ -106,6 +106,13 @@ impl Strategy for Service {
         keep(service, old, "status");
         drop_type_dependent(service, old);
     }
+    /// Upstream keeps a policy that says nothing and hides it from whoever reads; here it is not kept.
+    /// upstream: defaultOnReadInternalTrafficPolicy
+    fn canonicalize(&self, service: &mut Value) {
+        if ty(service) == "ExternalName" {
+            service.remove(&["spec", "internalTrafficPolicy"]);
+        }
+    }
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         names::dns1123_label_prefixed(name, prefix)
     }

@@ -6,7 +6,7 @@ use copepod_meta::{CompactString, Value};
 use copepod_schema::{ListKind, Name, Omit, Special, StructType, Type, TypeId, Universe};
 
 use super::path::PathElement;
-use crate::go_format::go_format;
+use crate::go_format::{go_format, go_syntax};
 
 /// The type at a place.
 #[derive(Clone, Copy)]
@@ -217,13 +217,7 @@ pub(super) fn check_scalar(expected: Option<&str>, value: &Value) -> Result<(), 
         Value::Map(_) | Value::List(_) => format!("&{{{}}}", go_format(value)),
         other => format!("&{{{}}}", go_format(other)),
     };
-    let debug = || {
-        let inner = match value {
-            Value::String(text) => copepod_meta::field::quote(text),
-            other => go_format(other),
-        };
-        format!("&value.valueUnstructured{{Value:{inner}}}")
-    };
+    let debug = || format!("&value.valueUnstructured{{Value:{}}}", go_syntax(value));
     match (expected, value) {
         (_, Value::Null) => Ok(()),
         (Some("numeric"), Value::Int(_) | Value::Float(_)) => Ok(()),

@@ -233,10 +233,12 @@ fn reordered(upstream: &Json, ours: &Json) -> bool {
     theirs != own && sorted(theirs) == sorted(own)
 }
 
-/// Upstream looks at resources in the order of a Go map, which is another one each time.
-/// upstream: pkg/apis/core/validation ValidateContainerResourceRequirements
+/// Upstream looks at resources, and at the managers that an apply has conflicts with, in the order of a Go map, which is
+/// another one each time.
+/// upstream: pkg/apis/core/validation ValidateContainerResourceRequirements; structured-merge-diff ConflictsFromManagers
 fn is_of_a_map(cause: &str) -> bool {
-    cause.contains(".resources.requests") || cause.contains(".resources.limits")
+    let parts = ["FieldManagerConflict ", ".resources.requests", ".resources.limits"];
+    parts.iter().any(|part| cause.contains(part))
 }
 
 /// Two texts in general terms, or, where those are the same, the first place where they part.
