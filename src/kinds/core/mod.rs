@@ -19,5 +19,6 @@ pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod service_account;
 pub(crate) mod service_ips;
+mod service_status;
 
 pub use service_ips::validate as cluster_ips;
