@@ -191,6 +191,9 @@ fn serve(
     let tls = TlsSettings::load(TlsFiles {
         default: pair,
         client_ca: config.client_ca.iter().cloned().collect(),
+        // As upstream. Upstream's API server, besides, loses the last piece of a log that it has over HTTP/1.1 and passes on over
+        // WebSocket, when piece and end arrive together.
+        http2: true,
         ..TlsFiles::default()
     })?;
     let client_ca = config.client_ca.as_deref().map(ClientCa::load).transpose()?;
