@@ -40,7 +40,7 @@ pub struct Seen {
     pub agent: Option<(f64, f64)>,
 }
 
-/// The bare calls and the whole cluster in turn.
+/// The bare calls, where the kubelet leaves them alone, and the whole cluster in turn.
 #[derive(Default)]
 pub struct Pairs {
     pub bare: Vec<Duration>,
@@ -104,7 +104,11 @@ pub fn figures(program: &str, images: &[&str], kubelet: &Kubelet) -> anyhow::Res
         None => None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(all(&dir, pid))
+    runtime.block_on(async {
+        // Upstream's kubelet ends pods that it does not know.
+        let bare = if other.is_some() { None } else { Some(Bare::new(&dir)?) };
+        all(&dir, bare.as_ref(), pid).await
+    })
 }
 
 /// Of our kubelet.
@@ -150,21 +154,26 @@ impl Drop for Cluster {
     }
 }
 
-async fn all(dir: &Path, kubelet: Option<u32>) -> anyhow::Result<Seen> {
-    let bare = Bare::new(dir)?;
+async fn all(dir: &Path, bare: Option<&Bare>, kubelet: Option<u32>) -> anyhow::Result<Seen> {
     let pods = api(dir).await?;
     let mut seen = Seen::default();
     // Once for the caches of both.
-    bare.pod("warm").await?;
+    if let Some(bare) = bare {
+        bare.pod("warm").await?;
+    }
     post(&pods, "warm").await?;
     for round in 0..ROUNDS {
-        let each = bare.pod(&format!("bare-{round}")).await?;
-        seen.one.bare.push(each.iter().sum());
-        seen.steps.push(each);
+        if let Some(bare) = bare {
+            let each = bare.pod(&format!("bare-{round}")).await?;
+            seen.one.bare.push(each.iter().sum());
+            seen.steps.push(each);
+        }
         seen.one.whole.push(post(&pods, &format!("whole-{round}")).await?);
     }
     for round in 0..BURST_ROUNDS {
-        seen.burst.bare.push(bare.burst(round).await?);
+        if let Some(bare) = bare {
+            seen.burst.bare.push(bare.burst(round).await?);
+        }
         seen.burst.whole.push(burst(&pods, round).await?);
         if let Some(pid) = kubelet.filter(|_| round + 1 == BURST_ROUNDS) {
             seen.agent = Some(agent(pid).await?);

@@ -68,7 +68,7 @@ fn start(program: &Path, dir: &Path) -> anyhow::Result<Killed> {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "authentication": {"anonymous": {"enabled": false}, "x509": {"clientCAFile": path("pki/ca.crt")}},
-        "port": settings["kubelet_port"],
+        "port": settings["kubeletPort"],
         "healthzPort": 0,
         "tlsCertFile": path("pki/kubelet.crt"),
         "tlsPrivateKeyFile": path("pki/kubelet.key"),
@@ -88,8 +88,8 @@ fn start(program: &Path, dir: &Path) -> anyhow::Result<Killed> {
     let flags = vec![
         format!("--config={}", file.display()),
         format!("--kubeconfig={}", path("kubeconfig/kubelet.kubeconfig")),
-        format!("--hostname-override={}", setting("node_name")?),
-        format!("--node-ip={}", setting("node_ip")?),
+        format!("--hostname-override={}", setting("nodeName")?),
+        format!("--node-ip={}", setting("nodeIp")?),
         format!("--root-dir={}", path("upstream-kubelet")),
     ];
     spawn(program, flags, &dir.join("log/upstream-kubelet.log"))
