@@ -156,7 +156,13 @@ func (b *Bench) makeNodes(ctx context.Context) error {
 		return err
 	}
 	return each(scheduleParallel, 0, b.Nodes, func(i int) error {
-		_, err := b.protobuf.CoreV1().Nodes().Create(ctx, node(i), metav1.CreateOptions{})
+		made, err := b.protobuf.CoreV1().Nodes().Create(ctx, node(i), metav1.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		// A new node is tainted as not ready, and nobody is here to see that it is ready.
+		made.Spec.Taints = nil
+		_, err = b.protobuf.CoreV1().Nodes().Update(ctx, made, metav1.UpdateOptions{})
 		return err
 	})
 }
