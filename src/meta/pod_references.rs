@@ -20,6 +20,11 @@ const SECRET_VOLUMES: [&[&str]; 10] = [
     &["csi", "nodePublishSecretRef", "name"],
 ];
 
+/// All containers of a pod's spec, in the order of upstream's VisitContainers.
+pub fn all_containers(spec: &Value) -> impl Iterator<Item = &Value> {
+    CONTAINER_LISTS.iter().flat_map(|list| spec.list_at(&[list]))
+}
+
 /// The Secrets that a pod's spec names, some of them several times; empty names are left out.
 pub fn secret_names(spec: &Value) -> impl Iterator<Item = &str> {
     let pull = spec.list_at(&["imagePullSecrets"]).iter().map(|secret| secret.str_at(&["name"]));
@@ -44,8 +49,7 @@ fn projected<'a>(spec: &'a Value, member: &'static str) -> impl Iterator<Item = 
 }
 
 fn environment<'a>(spec: &'a Value, one: &'static str, whole: &'static str) -> impl Iterator<Item = &'a str> {
-    let containers = CONTAINER_LISTS.iter().flat_map(|list| spec.list_at(&[list]));
-    containers.flat_map(move |container| {
+    all_containers(spec).flat_map(move |container| {
         let keys = container.list_at(&["env"]).iter().map(move |env| env.str_at(&["valueFrom", one, "name"]));
         keys.chain(container.list_at(&["envFrom"]).iter().map(move |from| from.str_at(&[whole, "name"])))
     })

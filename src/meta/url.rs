@@ -46,7 +46,8 @@ pub fn unescape_path_or_keep(text: &str) -> Cow<'_, str> {
 /// Undoes the escapes of a query's key or value, in which `+` is a space.
 /// upstream: net/url QueryUnescape
 pub fn unescape_query(text: &str) -> Result<String, EscapeError> {
-    Ok(unescape_path(&text.replace('+', " "))?.into_owned())
+    let spaced = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
+    Ok(unescape_path(&spaced)?.into_owned())
 }
 
 /// upstream: net/url URL.EscapedPath

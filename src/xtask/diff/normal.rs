@@ -6,7 +6,7 @@
 
 use regex::{Captures, Regex};
 use std::collections::{BTreeSet, HashMap};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// Times nearer to now than this were made by a server.
 const OWN_TIME_SECONDS: i64 = 2 * 24 * 3600;
@@ -43,18 +43,18 @@ pub struct Names {
     /// Addresses and ports that the script itself asks for stay.
     script: String,
     /// Names that the server completed: of the volume that it adds to pods, and of the script's `generateName`s.
-    generated: Option<Regex>,
+    generated: Option<Arc<Regex>>,
 }
 
 /// What the server puts behind `generateName`. Generated ones end in `-gen-`, behind the name of a namespace that the script does not
 /// know.
-fn generated(script: &str) -> Option<Regex> {
+fn generated(script: &str) -> Option<Arc<Regex>> {
     let asked = GENERATE_NAME.captures_iter(script).map(|m| regex::escape(m[1].trim_matches('"')));
     let prefixes: BTreeSet<String> =
         asked.chain(["kube-api-access-".to_string(), "-gen-".to_string()]).collect();
     let prefixes: Vec<String> = prefixes.into_iter().collect();
     // A prefix that makes no pattern is left as it is: its names then show as differences.
-    Regex::new(&format!("({})([bcdfghjklmnpqrstvwxz2456789]{{5}})\\b", prefixes.join("|"))).ok()
+    Regex::new(&format!("({})([bcdfghjklmnpqrstvwxz2456789]{{5}})\\b", prefixes.join("|"))).ok().map(Arc::new)
 }
 
 impl Names {

@@ -1,8 +1,9 @@
 //! Annotations that mean something to pods. upstream: validation.go ValidatePodSpecificAnnotations and its friends
 
+use copepod_meta::pod_references::all_containers;
 use copepod_meta::{ErrorList, Value};
 
-use super::options::{Options, all_containers};
+use super::options::Options;
 use super::spec::each_container;
 use super::volumes::local_descending_path;
 use crate::check::At;

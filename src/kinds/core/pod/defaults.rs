@@ -7,6 +7,7 @@
 //! Convert_v1_PodTemplateSpec_To_core_PodTemplateSpec, SetDefaults_EphemeralContainer
 
 use copepod_meta::Value;
+use copepod_meta::pod_references::CONTAINER_LISTS;
 
 use crate::core::resources::{aggregate, is_huge_page, is_overcommit_allowed, is_pod_level, quantity};
 
@@ -103,7 +104,7 @@ pub fn pod_spec(spec: &mut Value) {
     fill_nil(spec, "terminationGracePeriodSeconds", 30);
     fill(spec, "schedulerName", "default-scheduler");
     each(spec, &["volumes"]).for_each(volume);
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
+    for list in CONTAINER_LISTS {
         each(spec, &[list]).for_each(container);
     }
     round_up(spec, &["overhead"]);

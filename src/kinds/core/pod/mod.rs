@@ -33,6 +33,7 @@ pub(crate) mod volumes;
 pub(crate) mod warnings;
 pub(crate) mod windows;
 
+use copepod_meta::pod_references::CONTAINER_LISTS;
 use copepod_meta::{ErrorList, Value};
 
 use crate::At;
@@ -318,7 +319,7 @@ fn app_armor_from_annotations(pod: &mut Value) {
         return;
     }
     let of_pod = pod.at(&["spec", "securityContext", "appArmorProfile"]).clone();
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
+    for list in CONTAINER_LISTS {
         for container in defaults::each(pod, &["spec", list]) {
             let annotation = annotations.get(&format!("{PREFIX}{}", container.str_at(&["name"]))).as_str();
             let own = container.at(&["securityContext", "appArmorProfile"]);

@@ -2,6 +2,7 @@
 //!
 //! upstream: pkg/api/pod/util.go GetValidationOptionsFromPodSpecAndMeta, validation.go PodValidationOptions
 
+use copepod_meta::pod_references::all_containers;
 use copepod_meta::{Value, names};
 
 use crate::core::resources::is_divisible;
@@ -104,11 +105,6 @@ impl Options {
         });
         options
     }
-}
-
-/// All containers of a spec, in upstream's order: init, regular, ephemeral.
-pub fn all_containers(spec: &Value) -> impl Iterator<Item = &Value> {
-    ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(|list| spec.list_at(&[list]))
 }
 
 fn has_invalid_affinity_value(spec: &Value) -> bool {

@@ -1,5 +1,6 @@
 //! A pod's spec, in a Pod or in a template. upstream: validation.go ValidatePodSpec
 
+use copepod_meta::pod_references::CONTAINER_LISTS;
 use copepod_meta::{ErrorList, FieldError, Path, Value, names};
 use std::collections::BTreeSet;
 
@@ -13,7 +14,7 @@ use crate::metadata;
 
 /// Visits all containers in upstream's order. upstream: pkg/apis/core/pods VisitContainersWithPath
 pub fn each_container(spec: At, mut visit: impl FnMut(At)) {
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
+    for list in CONTAINER_LISTS {
         for container in spec.get(list).items() {
             visit(container);
         }

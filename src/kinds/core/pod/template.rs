@@ -1,6 +1,6 @@
 //! Pod templates in other objects. upstream: validation.go ValidatePodTemplateSpec
 
-use copepod_meta::pod_references::CONTAINER_LISTS;
+use copepod_meta::pod_references::{CONTAINER_LISTS, all_containers};
 use copepod_meta::{ErrorList, Value};
 
 use super::options::Options;
@@ -27,9 +27,8 @@ pub fn drop_disabled(object: &mut Value, old: Option<&Value>, path: &[&str]) {
     }
     // ContainerStopSignals
     const SIGNAL: [&str; 2] = ["lifecycle", "stopSignal"];
-    let lists = || CONTAINER_LISTS.iter();
-    if !lists().flat_map(|list| old.list_at(&[list])).any(|container| !container.at(&SIGNAL).is_null()) {
-        for list in lists() {
+    if all_containers(old).all(|container| container.at(&SIGNAL).is_null()) {
+        for list in CONTAINER_LISTS {
             for container in items_mut(spec, &[list]) {
                 let had_one = container.remove(&SIGNAL).is_some_and(|signal| !signal.is_null());
                 if had_one && container.map_at(&["lifecycle"]).iter().all(|(_, hook)| hook.is_null()) {

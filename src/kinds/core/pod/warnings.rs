@@ -245,7 +245,7 @@ fn ports(spec: At, out: &mut Vec<String>) {
 
 /// The same value, borrowed from the spec.
 fn find<'v>(spec: &'v Value, port: &Value) -> &'v Value {
-    let all = super::options::all_containers(spec).flat_map(|c| c.list_at(&["ports"]));
+    let all = copepod_meta::pod_references::all_containers(spec).flat_map(|c| c.list_at(&["ports"]));
     all.into_iter().find(|p| *p == port).unwrap_or(spec)
 }
 
