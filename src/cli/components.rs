@@ -240,6 +240,7 @@ impl KubeletOf<'_> {
             flag("tls-private-key-file", layout.pki().join("kubelet.key").display()),
             flag("client-ca-file", layout.pki().join("ca.crt").display()),
             flag("cluster-domain", &settings.domain),
+            flag("eviction-hard", &settings.eviction_hard),
         ];
         out.extend(settings.cluster_dns.map(|address| flag("cluster-dns", address)));
         out

@@ -94,6 +94,16 @@ pub struct Settings {
     /// Where pods ask for names; `None`: where the node asks.
     #[serde(default)]
     pub cluster_dns: Option<IpAddr>,
+    /// What has to stay free on nodes.
+    #[serde(default = "eviction_hard")]
+    pub eviction_hard: String,
+}
+
+/// The machine and its disk are not the cluster's alone, and a tenth of a large disk is more than many machines ever have
+/// free: so the room is an amount, not upstream's share.
+fn eviction_hard() -> String {
+    let room = "nodefs.available<1Gi,imagefs.available<1Gi,nodefs.inodesFree<1%,imagefs.inodesFree<1%";
+    format!("memory.available<100Mi,{room}")
 }
 
 /// That of the first cluster of a machine; clusters made before there was a choice have no use for it.
@@ -141,6 +151,7 @@ impl Settings {
             bind_address: [0, 0, 0, 0].into(),
             // In steps of two: an etcd 1000 above takes two ports.
             secure_port: 6443 + 2 * n,
+            eviction_hard: eviction_hard(),
             kubelet_port: 10250 + 20 * n,
             controller_manager_port: 10257 + 20 * n,
             scheduler_port: 10259 + 20 * n,

@@ -11,6 +11,7 @@ use crate::units::{self, Unit};
 use crate::{components, containerd, doctor, kubeconfig, outwards};
 use anyhow::{Context as _, bail};
 use clap::Args;
+use copepod_kubelet::node::pressure::Thresholds;
 use copepod_pki::files::{self, Mode};
 use copepod_pki::{ClusterPki, ClusterSpec};
 use std::collections::BTreeSet;
@@ -98,6 +99,9 @@ pub struct Up {
     /// their node asks].
     #[arg(long, value_name = "ADDRESS")]
     cluster_dns: Option<IpAddr>,
+    /// What has to stay free on a node so that it takes pods, as signal<threshold [default: 1Gi of disk, 100Mi of memory].
+    #[arg(long, value_name = "THRESHOLDS")]
+    eviction_hard: Option<Thresholds>,
     /// Start all and do not wait until it is ready.
     #[arg(long)]
     no_wait: bool,
@@ -323,6 +327,7 @@ impl Up {
             registry_config: path(&self.registry_config, base.registry_config)?,
             containerd_import: path(&self.containerd_import, base.containerd_import)?,
             cluster_dns: self.cluster_dns.or(base.cluster_dns),
+            eviction_hard: self.eviction_hard.as_ref().map_or(base.eviction_hard, Thresholds::to_string),
             node_name: self.node_name.clone().unwrap_or(base.node_name),
             node_ip: self.node_ip.unwrap_or(base.node_ip),
             bind_address: self.bind_address.unwrap_or(base.bind_address),
@@ -560,8 +565,15 @@ async fn nodes_ready(kubeconfig: &std::path::Path, missing: &mut BTreeSet<String
             }
         };
         let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        if conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
-            missing.remove(object.metadata.name.as_deref().unwrap_or_default());
+        let now: Vec<_> = conditions.iter().filter(|c| c["status"] == "True").collect();
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        if now.iter().any(|c| c["type"] == "Ready") && missing.remove(name) {
+            let pressure =
+                |c: &&&serde_json::Value| c["type"].as_str().is_some_and(|t| t.ends_with("Pressure"));
+            for condition in now.iter().filter(pressure) {
+                let why = condition["message"].as_str().unwrap_or_default();
+                eprintln!("warning: node {name} takes no pods: {why}; see 'copepod doctor'");
+            }
         }
         if missing.is_empty() {
             return Ok(());

@@ -9,6 +9,7 @@ use copepod_client::{Shutdown, connect};
 use copepod_serve::flags::{GoDuration, KeyValues};
 
 use crate::config::{Configuration, KubeletConfig, check_driver};
+use crate::node::pressure::Thresholds;
 
 /// Runs the pods of one node.
 #[derive(Parser)]
@@ -80,6 +81,9 @@ struct Flags {
     /// Whether to create the node object.
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     register_node: Option<bool>,
+    /// A set of eviction thresholds (e.g. memory.available<1Gi) below which the node is under pressure and takes no more pods.
+    #[arg(long)]
+    eviction_hard: Option<Thresholds>,
     /// Labels of the node: `key=value,...`.
     #[arg(long)]
     node_labels: Option<KeyValues>,
@@ -130,6 +134,7 @@ fn apply_flags(config: &mut KubeletConfig, flags: Flags) -> anyhow::Result<()> {
         cgroups_per_qos => config.cgroups_per_qos,
         max_pods => config.max_pods,
         register_node => config.register_node,
+        eviction_hard => config.eviction_hard,
     }
     config.containerd_endpoint = flags.containerd_endpoint.or(config.containerd_endpoint.take());
     config.pod_manifest_path = flags.pod_manifest_path.or(config.pod_manifest_path.take());

@@ -12,6 +12,8 @@ use copepod_meta::quantity::Quantity;
 use k8s_openapi::api::core::v1::Taint;
 use serde::Deserialize;
 
+use crate::node::pressure::Thresholds;
+
 /// Everything the agent needs to know.
 #[derive(Clone)]
 pub struct KubeletConfig {
@@ -65,8 +67,8 @@ pub struct KubeletConfig {
     pub container_log_max_files: usize,
     /// What is kept from pods: cpu in thousandths, others in bytes.
     pub reserved: BTreeMap<String, i64>,
-    /// Available memory below which the node is under pressure.
-    pub eviction_memory_bytes: i64,
+    /// What has to stay free, or else the node is under pressure.
+    pub eviction_hard: Thresholds,
 }
 
 impl KubeletConfig {
@@ -98,7 +100,7 @@ impl KubeletConfig {
             container_log_max_size: 10 * 1024 * 1024,
             container_log_max_files: 5,
             reserved: BTreeMap::new(),
-            eviction_memory_bytes: 100 * 1024 * 1024,
+            eviction_hard: Thresholds::default(),
         }
     }
 
@@ -148,6 +150,10 @@ impl KubeletConfig {
             }
             _ => {}
         }
+        if let Some(texts) = file.eviction_hard {
+            self.eviction_hard =
+                Thresholds::parse(texts).map_err(|text| ConfigError::Value("evictionHard", text))?;
+        }
         for list in [file.system_reserved, file.kube_reserved].into_iter().flatten() {
             for (name, value) in list {
                 let quantity =
@@ -193,7 +199,7 @@ impl KubeletConfig {
             "containerRuntimeEndpoint": self.runtime_endpoint,
             "staticPodPath": self.pod_manifest_path, "resolvConf": self.resolv_conf, "podLogsDir": self.pod_logs_dir,
             "serializeImagePulls": self.parallel_pulls == 1,
-            "evictionHard": {"memory.available": self.eviction_memory_bytes.to_string()},
+            "evictionHard": self.eviction_hard.texts(),
         })
     }
 }
@@ -248,6 +254,7 @@ pub struct Configuration {
     pub container_log_max_files: Option<usize>,
     pub container_log_max_size: Option<String>,
     pub container_runtime_endpoint: Option<String>,
+    pub eviction_hard: Option<BTreeMap<String, String>>,
     pub kube_reserved: Option<BTreeMap<String, String>>,
     pub max_parallel_image_pulls: Option<u32>,
     pub max_pods: Option<u32>,

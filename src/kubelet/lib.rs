@@ -63,6 +63,7 @@ use tokio::net::TcpListener;
 
 pub use config::{Configuration, KubeletConfig};
 use context::Context;
+use node::pressure::Signal;
 
 /// How the agent calls itself in events.
 const COMPONENT: &str = "kubelet";
@@ -100,7 +101,7 @@ pub async fn run_with(
     let context = build(config, runtime, runtime_name, &shutdown)?;
     // What evictions keep free is kept free by evictions, not by a limit that kills.
     let (cpu, memory) = context.machine.allocatable(&context.config);
-    let memory = memory + context.config.eviction_memory_bytes;
+    let memory = memory + context.config.eviction_hard.amount(Signal::Memory, context.machine.memory_bytes);
     let pids = context.machine.pids_allocatable(&context.config);
     context.cgroups.set_up(cpu, memory, pids).context("making the cgroup kubepods")?;
     let server = serve(context.clone(), listener)?;

@@ -4,6 +4,8 @@ use super::programs::find_program;
 use super::{Finding, Weight};
 use crate::containerd::can_raise_limits;
 use crate::layout::Layout;
+use crate::settings::Settings;
+use copepod_kubelet::node::pressure::{Signal, Thresholds, room};
 use std::path::Path;
 use std::process::Command;
 
@@ -11,8 +13,6 @@ use std::process::Command;
 const INOTIFY_INSTANCES_MIN: u64 = 128;
 /// Files and folders that all of them may watch together.
 const INOTIFY_WATCHES_MIN: u64 = 8192;
-/// Part of the disk, in percent, below which the node says DiskPressure and takes no more pods.
-const DISK_FREE_MIN_PERCENT: u64 = 10;
 
 pub(super) fn root() -> Result<String, String> {
     match nix::unistd::geteuid().is_root() {
@@ -21,7 +21,7 @@ pub(super) fn root() -> Result<String, String> {
     }
 }
 
-pub(super) fn findings(layout: &Layout) -> Vec<Finding> {
+pub(super) fn findings(layout: &Layout, settings: &Settings) -> Vec<Finding> {
     let oom = match can_raise_limits() {
         true => Ok("yes".into()),
         false => {
@@ -52,7 +52,7 @@ pub(super) fn findings(layout: &Layout) -> Vec<Finding> {
             ),
         ),
         Finding::new(Weight::Wished, "services between pods of one bridge (br_netfilter)", br_netfilter()),
-        Finding::new(Weight::Warned, "room on the disk", disk(layout.root())),
+        Finding::new(Weight::Warned, "room on the disk", disk(layout.root(), &settings.eviction_hard)),
         Finding::new(Weight::Wished, "swap", swap()),
         Finding::new(
             Weight::Warned,
@@ -146,18 +146,20 @@ fn br_netfilter() -> Result<String, String> {
     }
 }
 
-/// The file system that the data folder is, or will be, on.
-fn disk(folder: &Path) -> Result<String, String> {
+/// The file system that the data folder is, or will be, on: below the thresholds nodes say DiskPressure and take no pods.
+fn disk(folder: &Path, thresholds: &str) -> Result<String, String> {
     let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let shown = there.display();
-    let stat = nix::sys::statvfs::statvfs(there).map_err(|error| format!("df {shown}   # {error}"))?;
-    #[allow(clippy::unnecessary_cast)] // The types differ between platforms.
-    let (free, all) = (stat.blocks_available() as u64, stat.blocks() as u64);
-    let percent = free.saturating_mul(100) / all.max(1);
-    match percent >= DISK_FREE_MIN_PERCENT {
-        true => Ok(format!("{percent} % free below {shown}")),
+    let room = room(there).map_err(|error| format!("df {shown}   # {error}"))?;
+    let thresholds: Thresholds = thresholds.parse()?;
+    let least = [Signal::NodeDisk, Signal::ImageDisk].map(|signal| thresholds.amount(signal, room.capacity));
+    let (least, free) = (least.into_iter().max().unwrap_or_default(), room.available);
+    match free >= least {
+        true => Ok(format!("{} MiB free below {shown}", free >> 20)),
         false => Err(format!(
-            "free some space below {shown}   # {percent} % is free; below {DISK_FREE_MIN_PERCENT} % the node has DiskPressure and takes no pods"
+            "free some space below {shown}   # {} MiB are free; below {} MiB nodes have DiskPressure and take no pods ('copepod up --eviction-hard')",
+            free >> 20,
+            least >> 20
         )),
     }
 }

@@ -48,7 +48,7 @@ impl Finding {
 fn findings(layout: &Layout, settings: &Settings) -> anyhow::Result<Vec<Finding>> {
     let mut out = vec![Finding::new(Weight::Needed, "runs as root", machine::root())];
     out.extend(programs::findings(settings));
-    out.extend(machine::findings(layout));
+    out.extend(machine::findings(layout, settings));
     out.extend(network::findings(layout, settings)?);
     Ok(out)
 }

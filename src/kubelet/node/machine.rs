@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::pressure::Signal;
 use crate::config::KubeletConfig;
 
 /// Facts about the machine.
@@ -66,7 +67,10 @@ impl Machine {
         let reserved = |name: &str| config.reserved.get(name).copied().unwrap_or(0);
         (
             (self.cpus * 1000 - reserved("cpu")).max(0),
-            (self.memory_bytes - reserved("memory") - config.eviction_memory_bytes).max(0),
+            (self.memory_bytes
+                - reserved("memory")
+                - config.eviction_hard.amount(Signal::Memory, self.memory_bytes))
+            .max(0),
         )
     }
 

@@ -1,12 +1,13 @@
 //! The node: registration, lease, status.
 //!
-//! The lease is renewed every ten seconds and is what says that the node lives; the status is written when it changes, and
-//! every five minutes.
+//! The lease is renewed every ten seconds and is what says that the node lives; the status is written when it changes, every
+//! five minutes, and at once when the node controller has given the node up.
 //!
 //! upstream: kubelet/kubelet_node_status.go, component-helpers/apimachinery/lease/controller.go
 
 pub mod machine;
 pub mod own;
+pub mod pressure;
 pub mod status;
 
 use std::sync::Arc;
@@ -59,6 +60,8 @@ pub async fn run(context: Arc<Context>) {
             tokio::select! {
                 () = context.shutdown.cancelled() => return,
                 () = tokio::time::sleep(STATUS_INTERVAL) => {}
+                // What was written last is not what the API shows.
+                () = context.node.given_up() => written = None,
             }
             round += 1;
             let next = Seen::look(&context, round % IMAGES_EVERY == 0, Some(&seen)).await;

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::pressure::{Pressures, Signal};
 use crate::context::Context;
 
 /// Version that is told to the API server: the API's that this agent keeps.
@@ -35,8 +36,7 @@ pub struct Seen {
     handlers: Vec<(String, bool, bool)>,
     groups_policy: bool,
     images: Vec<ContainerImage>,
-    memory_pressure: bool,
-    disk_pressure: bool,
+    pressures: Pressures,
 }
 
 impl Seen {
@@ -91,8 +91,8 @@ impl Seen {
             Some(images) => image_list(images),
             None => before.map(|before| before.images.clone()).unwrap_or_default(),
         };
-        let (memory_pressure, disk_pressure) = pressures(context);
-        Seen { not_ready, runtime_version, handlers, groups_policy, images, memory_pressure, disk_pressure }
+        let pressures = Pressures::look(context).await;
+        Seen { not_ready, runtime_version, handlers, groups_policy, images, pressures }
     }
 
     /// The API's form. `old` conditions keep the times of their last change.
@@ -155,19 +155,19 @@ impl Seen {
         let verdicts = [
             pressure(
                 "MemoryPressure",
-                self.memory_pressure,
+                self.pressures.memory,
                 ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
                 ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
             ),
             pressure(
                 "DiskPressure",
-                self.disk_pressure,
+                self.pressures.disk,
                 ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
                 ("KubeletHasDiskPressure", "kubelet has disk pressure"),
             ),
             pressure(
                 "PIDPressure",
-                false,
+                self.pressures.pids,
                 ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
                 ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
             ),
@@ -205,18 +205,6 @@ fn condition_problem(conditions: &[api::RuntimeCondition], name: &str, what: &st
         .then(|| format!("{what}: {name}=false reason:{} message:{}", condition.reason, condition.message))
 }
 
-/// Whether memory or disk is below the eviction thresholds: available memory, and a tenth of the disk.
-fn pressures(context: &Context) -> (bool, bool) {
-    let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.split_whitespace().next()?.parse::<i64>().ok().map(|kib| kib * 1024)
-    });
-    let memory = available.is_some_and(|available| available < context.config.eviction_memory_bytes);
-    let disk = nix::sys::statvfs::statvfs(&context.config.root_dir)
-        .is_ok_and(|disk| disk.blocks_available() < disk.blocks() / 10);
-    (memory, disk)
-}
-
 /// Largest first, digests before tags.
 fn image_list(mut images: Vec<api::Image>) -> Vec<ContainerImage> {
     images.sort_by_key(|image| (std::cmp::Reverse(image.size), image.id.clone()));
@@ -242,7 +230,8 @@ fn resources(context: &Context) -> (BTreeMap<String, Quantity>, BTreeMap<String,
     };
     let pods = Quantity(context.config.max_pods.to_string());
     let reserved_disk = context.config.reserved.get("ephemeral-storage").copied().unwrap_or(0);
-    let disk = machine.disk_bytes - machine.disk_bytes / 10 - reserved_disk;
+    let kept = context.config.eviction_hard.amount(Signal::NodeDisk, machine.disk_bytes);
+    let disk = (machine.disk_bytes - kept - reserved_disk).max(0);
     let list = |cpu: Quantity, memory: Quantity, disk: Quantity| {
         let mut list = BTreeMap::from([
             ("cpu".to_owned(), cpu),

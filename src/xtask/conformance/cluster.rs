@@ -148,7 +148,7 @@ impl Ours {
         Ok(())
     }
 
-    /// Until all nodes are ready, and DNS where there is one.
+    /// Until all nodes are ready and take pods, and DNS where there is one.
     fn wait(&self, kubeconfig: &Path) -> anyhow::Result<()> {
         let until = Instant::now() + READY_TIME_MAX;
         let kubectl = |arguments: &[&str]| {
@@ -156,15 +156,22 @@ impl Ours {
             command.arg("--kubeconfig").arg(kubeconfig).args(arguments);
             command
         };
-        let ready = || -> anyhow::Result<bool> {
-            let conditions = "jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}";
-            let asked = kubectl(&["get", "nodes", "-o", conditions]).stderr(Stdio::null()).output()?;
-            let answer = String::from_utf8_lossy(&asked.stdout).into_owned();
-            Ok(answer.split_whitespace().filter(|status| *status == "True").count() == NODES)
+        // A line a node: the Ready condition, then the taints.
+        let seen = || -> anyhow::Result<String> {
+            let ready = "{.status.conditions[?(@.type==\"Ready\")].status}";
+            let lines =
+                format!("jsonpath={{range .items[*]}}{ready} {{.spec.taints[*].key}}{{\"\\n\"}}{{end}}");
+            let asked = kubectl(&["get", "nodes", "-o", &lines]).stderr(Stdio::null()).output()?;
+            Ok(String::from_utf8_lossy(&asked.stdout).into_owned())
         };
-        while !ready()? {
+        loop {
+            let seen = seen()?;
+            if seen.lines().filter(|line| line.trim() == "True").count() == NODES {
+                break;
+            }
             if Instant::now() > until {
-                bail!("{NODES} nodes are not ready after {} s", READY_TIME_MAX.as_secs());
+                let waited = READY_TIME_MAX.as_secs();
+                bail!("{NODES} nodes do not take pods after {waited} s; ready, and taints:\n{seen}");
             }
             std::thread::sleep(READY_INTERVAL);
         }
