@@ -4,11 +4,10 @@
 //!
 //! upstream: pkg/scheduler/framework/plugins/interpodaffinity/filtering.go
 
-use std::collections::HashMap;
-
 use crate::cluster::Cluster;
 use crate::diagnosis::Rejection;
 use crate::filter::Cycle;
+use crate::model::domains::Domains;
 use crate::model::selector::selector_matches;
 use crate::model::wire::PodTerm;
 use crate::model::{NodeInfo, PodInfo};
@@ -17,9 +16,6 @@ use crate::plugin::PluginSet;
 const AFFINITY: &str = "node(s) didn't match pod affinity rules";
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
 const EXISTING_ANTI_AFFINITY: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
-
-/// Counts by topology key and value.
-type Domains = HashMap<(String, String), i64>;
 
 /// Matching pods by domain.
 #[derive(Clone, Default)]
@@ -57,11 +53,7 @@ impl State {
         if self.idle && other.affinity.is_none() {
             return;
         }
-        let bump = |domains: &mut Domains, term: &PodTerm| {
-            if let Some(value) = node.labels.get(&term.topology_key) {
-                *domains.entry((term.topology_key.clone(), value.to_owned())).or_insert(0) += sign;
-            }
-        };
+        let bump = |domains: &mut Domains, term: &PodTerm| domains.add(node, &term.topology_key, sign);
         let wanted = affinity_terms(pod);
         if !wanted.is_empty() && wanted.iter().all(|term| term_matches(cluster, term, pod, other)) {
             wanted.iter().for_each(|term| bump(&mut self.affinity, term));
@@ -85,14 +77,10 @@ pub fn filter(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Rejection> {
         return Err(Rejection::lasting(PluginSet::INTER_POD_AFFINITY, AFFINITY));
     }
     let own_terms = anti_affinity_terms(cycle.pod);
-    if own_terms.iter().any(|term| in_domain(&state.anti_affinity, term, node) > 0) {
+    if own_terms.iter().any(|term| state.anti_affinity.get(node, &term.topology_key) > 0) {
         return Err(Rejection::resolvable(PluginSet::INTER_POD_AFFINITY, ANTI_AFFINITY));
     }
-    let forbidden = state
-        .existing
-        .iter()
-        .any(|((key, value), count)| *count > 0 && node.labels.get(key) == Some(value.as_str()));
-    if forbidden {
+    if state.existing.of(node).any(|count| count > 0) {
         return Err(Rejection::resolvable(PluginSet::INTER_POD_AFFINITY, EXISTING_ANTI_AFFINITY));
     }
     Ok(())
@@ -103,17 +91,13 @@ fn satisfies_affinity(cycle: &Cycle<'_>, node: &NodeInfo) -> bool {
     if !terms.iter().all(|term| node.labels.get(&term.topology_key).is_some()) {
         return false;
     }
-    if terms.iter().all(|term| in_domain(&cycle.affinity().affinity, term, node) > 0) {
+    let matching = &cycle.affinity().affinity;
+    if terms.iter().all(|term| matching.get(node, &term.topology_key) > 0) {
         return true;
     }
     // The first pod of a group that wants to be together may start anywhere.
-    cycle.affinity().affinity.values().all(|count| *count <= 0)
+    matching.numbers().all(|count| count <= 0)
         && terms.iter().all(|term| term_matches(cycle.cluster, term, cycle.pod, cycle.pod))
-}
-
-fn in_domain(domains: &Domains, term: &PodTerm, node: &NodeInfo) -> i64 {
-    let Some(value) = node.labels.get(&term.topology_key) else { return 0 };
-    domains.get(&(term.topology_key.clone(), value.to_owned())).copied().unwrap_or(0)
 }
 
 /// Required terms of a pod's affinity.

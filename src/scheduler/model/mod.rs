@@ -1,5 +1,6 @@
 //! Pods and nodes as the scheduler keeps them: small, with everything computed once that every cycle needs.
 
+pub mod domains;
 pub mod resources;
 pub mod selector;
 pub mod wire;

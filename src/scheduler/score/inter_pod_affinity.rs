@@ -2,11 +2,10 @@
 //!
 //! upstream: pkg/scheduler/framework/plugins/interpodaffinity/scoring.go
 
-use std::collections::HashMap;
-
 use super::SCORE_MAX;
 use crate::filter::Cycle;
 use crate::filter::inter_pod_affinity::{affinity_terms, term_matches};
+use crate::model::domains::Domains;
 use crate::model::wire::{PodTerm, WeightedPodTerm};
 use crate::model::{NodeInfo, PodInfo};
 
@@ -19,24 +18,18 @@ pub fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
     if !own && !cycle.cluster.has_pod_affinity() {
         return None;
     }
-    let mut domains: HashMap<(&str, &str), i64> = HashMap::new();
+    let mut domains = Domains::default();
     for node in cycle.cluster.nodes() {
         for other in node.pods.iter().filter(|other| own || other.affinity.is_some()) {
             for (term, weight) in weights(cycle, other) {
-                if let Some(value) = node.labels.get(&term.topology_key) {
-                    *domains.entry((&term.topology_key, value)).or_insert(0) += weight;
-                }
+                domains.add(node, &term.topology_key, weight);
             }
         }
     }
     if domains.is_empty() {
         return None;
     }
-    let sum = |node: &&NodeInfo| {
-        let here = domains.iter().filter(|((key, value), _)| node.labels.get(key) == Some(*value));
-        here.map(|(_, weight)| *weight).sum()
-    };
-    let sums: Vec<i64> = nodes.iter().map(sum).collect();
+    let sums: Vec<i64> = nodes.iter().map(|node| domains.of(node).sum()).collect();
     let (least, most) = (sums.iter().copied().min()?, sums.iter().copied().max()?);
     let spread = |sum: i64| if most == least { 0 } else { SCORE_MAX * (sum - least) / (most - least) };
     Some(sums.into_iter().map(spread).collect())
