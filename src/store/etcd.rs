@@ -1,7 +1,8 @@
 //! etcd 3.5 and 3.6 as a store.
 //!
 //! Owns what etcd's client leaves to its users: retries of reads, writes whose outcome is unknown, watches that survive
-//! their connection (`watch`), shared leases (`lease`), compaction together with other API servers (`compactor`).
+//! their connection (`watch`), shared leases (`lease`), one question for the newest revision by all who ask (`newest`),
+//! compaction together with other API servers (`compactor`).
 //! Nothing of etcd's client is visible outside.
 //!
 //! Invariants:
@@ -14,6 +15,7 @@
 mod compactor;
 mod errors;
 mod lease;
+mod newest;
 mod queue;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -41,6 +43,7 @@ use crate::watch_stream::WatchStream;
 use compactor::COMPACT_REV_KEY;
 use errors::{read_error, write_error};
 use lease::Leases;
+use newest::Newest;
 use watch::Watches;
 
 /// upstream: apiserver/pkg/storage/storagebackend/factory/etcd3.go keepaliveTime, keepaliveTimeout, dialTimeout
@@ -83,6 +86,7 @@ pub struct EtcdStore {
     /// Lists, whose answers are long.
     bulk: KvClient,
     leases: Leases,
+    newest: Newest,
     watches: Watches,
     progress: Arc<ProgressSupport>,
     tasks: Vec<AbortHandle>,
@@ -113,6 +117,7 @@ impl EtcdStore {
         }
         Ok(Self {
             leases: Leases::new(kv.clone()),
+            newest: Newest::default(),
             kv: kv.kv_client().max_decoding_message_size(MESSAGE_BYTES_MAX),
             bulk: bulk.kv_client().max_decoding_message_size(MESSAGE_BYTES_MAX),
             watches: Watches::new(watch.watch_client().max_decoding_message_size(MESSAGE_BYTES_MAX)),
@@ -260,10 +265,12 @@ impl Store for EtcdStore {
     }
 
     async fn current_revision(&self) -> Result<u64, StoreError> {
-        let answer = self
-            .read((&self.kv, REQUEST_TIMEOUT), COMPACT_REV_KEY.into(), GetOptions::new().with_keys_only(), 0)
-            .await?;
-        header_revision(answer.header)
+        let ask = || async {
+            let options = GetOptions::new().with_keys_only();
+            let answer = self.read((&self.kv, REQUEST_TIMEOUT), COMPACT_REV_KEY.into(), options, 0).await?;
+            header_revision(answer.header)
+        };
+        self.newest.get(ask).await
     }
 
     async fn request_progress(&self, prefix: &[u8]) -> Result<(), StoreError> {

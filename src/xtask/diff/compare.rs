@@ -158,7 +158,12 @@ fn trees(place: &str, upstream: &Json, ours: &Json, out: &mut Vec<String>) {
                 let place = format!("{place}/{}", word(key));
                 match own.get(key) {
                     Some(other) => trees(&place, value, other, out),
-                    None => out.push(format!("{place} is missing ({})", brief(value))),
+                    None => {
+                        // What a member means often hangs on the type beside it.
+                        let of = theirs.get("type").and_then(Json::as_str);
+                        let of = of.map_or(String::new(), |of| format!(", type {of}"));
+                        out.push(format!("{place} is missing ({}{of})", brief(value)));
+                    }
                 }
             }
             for (key, value) in own.iter().filter(|(k, _)| !theirs.contains_key(*k)) {

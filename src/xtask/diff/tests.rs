@@ -230,6 +230,13 @@ fn causes_of_maps_come_in_any_order() {
     );
 }
 
+#[test]
+fn what_is_missing_is_told_with_the_type_beside_it() {
+    let missing = |theirs: &str, ours: &str| compare::bodies(theirs, ours);
+    assert_eq!(missing(r#"{"type":"A","x":1}"#, r#"{"type":"A"}"#), ["/x is missing (N, type A)"]);
+    assert_eq!(missing(r#"{"x":1}"#, "{}"), ["/x is missing (N)"]);
+}
+
 /// The results are for reading and for a repository: no example of what is accepted, a short one of what is open.
 #[test]
 fn results_keep_short_examples_of_open_causes_only() {
