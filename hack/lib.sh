@@ -61,14 +61,15 @@ upstream() {
     "-X $p.gitVersion=$v -X $p.gitMajor=1 -X $p.gitMinor=$minor -X $p.gitTreeState=clean"
 }
 
-# cargo_deny: the check of licenses, sources and second versions, built from crates.io into the cache, once per version.
+# cargo_deny: the check of licenses, sources and second versions, built from crates.io into the cache, once per version; it runs
+# for a second, so its optimization is not worth the minutes.
 CARGO_DENY=0.20.2
 cargo_deny() {
   local out=$BIN/cargo-deny-$CARGO_DENY work
   [ -x "$out" ] && return
   say "building cargo-deny"
   work=$(mktemp -d)
-  cargo install --quiet --locked --no-default-features --version "$CARGO_DENY" --root "$work" --target-dir "$work/target" cargo-deny
+  cargo install --quiet --debug --locked --no-default-features --version "$CARGO_DENY" --root "$work" --target-dir "$work/target" cargo-deny
   mkdir -p "$BIN"
   mv "$work/bin/cargo-deny" "$out"
   rm -rf "$work"
