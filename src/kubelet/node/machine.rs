@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::pressure::Signal;
+use super::pressure::{self, Signal};
 use crate::config::KubeletConfig;
 
 /// Facts about the machine.
@@ -38,9 +38,6 @@ impl Machine {
     pub fn read(root_dir: &Path) -> std::io::Result<Self> {
         let line =
             |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
-        let disk = nix::sys::statvfs::statvfs(root_dir)?;
-        #[allow(clippy::unnecessary_cast)] // The types differ between platforms.
-        let disk_bytes = disk.blocks() as u64 * disk.fragment_size() as u64;
         let kernel = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
         let machine_id = line("/etc/machine-id");
         let uuid = line("/sys/class/dmi/id/product_uuid");
@@ -48,7 +45,7 @@ impl Machine {
             cpus: online_cpus(&line("/sys/devices/system/cpu/online")),
             memory_bytes: total_memory(&line("/proc/meminfo")),
             pids: fewest(&[line("/proc/sys/kernel/pid_max"), line("/proc/sys/kernel/threads-max")]),
-            disk_bytes: i64::try_from(disk_bytes).unwrap_or(i64::MAX),
+            disk_bytes: pressure::room(root_dir)?.capacity,
             system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
             machine_id,
             boot_id: line("/proc/sys/kernel/random/boot_id"),
