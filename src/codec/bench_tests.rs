@@ -45,6 +45,8 @@ fn how_long_the_hot_ways_take() {
     measure("encode JSON", || encode(&value, universe, ty, Some(&gvk), Media::Json));
     measure("decode protobuf", || decode(&protobuf, Media::Protobuf, universe, ty, None));
     measure("encode protobuf", || encode(&value, universe, ty, Some(&gvk), Media::Protobuf));
+    let message = stored_body(&stored, ResourceVersion(123_456), false).expect("good");
+    measure("protobuf to JSON", || transcode(&message, universe, ty, None));
     measure("splice stored protobuf", || stored_body(&stored, ResourceVersion(123_456), false));
     measure("splice stored JSON", || stored_body(json, ResourceVersion(123_456), false));
     measure("peek meta, protobuf", || peek::Encoded::stored(&stored).and_then(peek::meta));

@@ -63,6 +63,14 @@ fn difference(got: &[u8], want: &[u8]) -> Option<String> {
     Some(format!("at {at} of {}/{}:\n got  {}\n want {}", got.len(), want.len(), show(got), show(want)))
 }
 
+/// What is in the envelope.
+fn message_of(enveloped: &[u8]) -> Bytes {
+    match peek::Encoded::stored(enveloped).expect("an envelope") {
+        peek::Encoded::Message(message) => Bytes::copy_from_slice(message),
+        peek::Encoded::Json(_) => panic!("JSON"),
+    }
+}
+
 /// Whether some value in the tree is so.
 fn holds(value: &Value, test: fn(&Value) -> bool) -> bool {
     test(value)
@@ -90,7 +98,7 @@ fn every_form_becomes_every_form() {
     let universe = Universe::builtin();
     let samples = samples();
     let mut failures = Vec::new();
-    let mut checked = 0;
+    let (mut checked, mut transcoded) = (0, 0);
     for sample in &samples {
         let Some(ty) = universe.by_gvk(&sample.gvk) else {
             failures.push(format!("{}: no facts for {}", sample.name, sample.gvk));
@@ -117,6 +125,15 @@ fn every_form_becomes_every_form() {
             }
             let text =
                 encode(&decoded.value, universe, ty, Some(&decoded.gvk), Media::Json).expect("has JSON");
+            if from == Media::Protobuf {
+                transcoded += 1;
+                let message = Body { bytes: message_of(input), form: Form::Protobuf };
+                match transcode(&message, universe, ty, Some(&decoded.gvk)) {
+                    Some(json) => failures
+                        .extend(difference(&json, &text).map(|d| format!("{} transcoded {d}", sample.name))),
+                    None => failures.push(format!("{} transcoded: is unusual", sample.name)),
+                }
+            }
             let plain = decode_untyped(&text).expect("own text").0;
             if to_untyped(&decoded.value, universe, ty, Some(&decoded.gvk)) != plain {
                 failures.push(format!("{} {from:?}: the plain tree is not the JSON's", sample.name));
@@ -149,8 +166,9 @@ fn every_form_becomes_every_form() {
         "Protobuf:",
         "no facts",
         "plain tree",
+        "transcoded",
     ] {
         failures.iter().filter(|f| f.contains(way)).take(8).for_each(|f| println!("{f}\n"));
     }
-    assert!(failures.is_empty() && checked > 0);
+    assert!(failures.is_empty() && checked > 0 && transcoded > 0);
 }

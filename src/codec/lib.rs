@@ -13,6 +13,7 @@
 //! | the plain JSON tree of an object, for patches, and back | [`to_untyped`], [`from_untyped`] |
 //! | an answer | [`encode`], [`pretty`], [`json_to_yaml`] |
 //! | what goes into the store | [`encode_stored`] |
+//! | JSON out of a message that is stored | [`transcode`] |
 //! | what the cache keeps and many readers share | [`encode_body`], [`stored_body`], [`frame`] |
 //! | names, labels, selectable fields without a tree | [`peek`] |
 //!
@@ -43,6 +44,7 @@ mod proto;
 mod splice;
 mod strict;
 mod time;
+mod transcode;
 mod yaml;
 
 use copepod_meta::{Bytes, GroupVersion, Gvk, Status, Value};
@@ -51,7 +53,7 @@ use copepod_schema::{Type, TypeId, Universe};
 pub use error::{CorruptError, DecodeError, EncodeError};
 pub use frame::{Body, Form};
 pub use json::{SyntaxError, TREE_DEPTH_MAX};
-pub use proto::ProtoError;
+pub use proto::{Malformed, ProtoError};
 pub use splice::stored_body;
 pub use yaml::{json_to_yaml, yaml_to_json};
 
@@ -245,7 +247,7 @@ fn decode_protobuf(
 pub fn decode_message(message: &[u8], universe: &Universe, ty: TypeId) -> Result<Value, ProtoError> {
     match universe.get(ty) {
         Type::Struct(ty) => proto::Decoder::new(universe).structure(message, ty),
-        _ => Err(ProtoError::Value("type has no protobuf form".into())),
+        _ => Err(Malformed::Value("type has no protobuf form".into()).into()),
     }
 }
 
@@ -310,6 +312,20 @@ pub fn decode_untyped(json: &[u8]) -> Result<(Value, Vec<String>), DecodeError> 
 /// patches work on.
 pub fn to_untyped(value: &Value, universe: &Universe, ty: TypeId, gvk: Option<&Gvk>) -> Value {
     json::plain_root(universe, value, ty, gvk)
+}
+
+/// Two objects of a built-in type as [`to_untyped`] makes them, without type meta and without members of structs that are the
+/// same in both, if `same` lets those be left out (asked with the value and its type).
+pub fn to_untyped_changes(
+    objects: (&Value, &Value),
+    universe: &Universe,
+    ty: TypeId,
+    same: &dyn Fn(&Value, TypeId) -> bool,
+) -> (Value, Value) {
+    match universe.get(ty) {
+        Type::Struct(ty) if !universe.is_unstructured() => json::plain_changes(universe, objects, ty, same),
+        _ => (to_untyped(objects.0, universe, ty, None), to_untyped(objects.1, universe, ty, None)),
+    }
 }
 
 /// The object that a plain JSON tree (with type meta) is.
@@ -440,14 +456,27 @@ pub fn encode_body(
         }
         // YAML is made from JSON at the edge.
         Media::Json | Media::Yaml if universe.is_unstructured() => {
-            Ok(Body { bytes: encode_json(value, universe, ty, Some(gvk)).into(), form: Form::Whole })
+            Ok(Body { bytes: fitting(encode_json(value, universe, ty, Some(gvk))), form: Form::Whole })
         }
         Media::Json | Media::Yaml => {
             let mut writer = json::Writer::new(universe, 4096);
             writer.root_members(value, ty, true);
-            Ok(Body { bytes: writer.out.into(), form: Form::Members })
+            Ok(Body { bytes: fitting(writer.out), form: Form::Members })
         }
     }
+}
+
+/// The JSON of a message body of a built-in type, without a tree: a body of form [`Form::Members`], or with `gvk` in front a
+/// whole object. `None`: the message is not as upstream writes them, or is broken, and has to be decoded.
+pub fn transcode(message: &Body, universe: &Universe, ty: TypeId, gvk: Option<&Gvk>) -> Option<Bytes> {
+    let ty =
+        universe.get_struct(ty).filter(|_| message.form == Form::Protobuf && !universe.is_unstructured())?;
+    transcode::object(universe, &message.bytes, ty, gvk).ok().map(fitting)
+}
+
+/// Bytes that are kept: what a buffer has beyond its content is given back.
+fn fitting(text: Vec<u8>) -> Bytes {
+    text.into_boxed_slice().into()
 }
 
 #[cfg(test)]

@@ -58,6 +58,31 @@ proptest! {
         prop_assert_eq!(decode_untyped(&back.expect("checked").0).expect("JSON").0, value, "{}", shown);
     }
 
+    /// Whatever is done to a message: JSON written from it is the JSON that its tree makes, or it has to be decoded.
+    #[test]
+    fn damaged_messages_are_written_as_their_trees(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)) {
+        let universe = Universe::builtin();
+        let gvk = Gvk::new("", "v1", "Pod");
+        let ty = universe.by_gvk(&gvk).expect("facts");
+        let json = include_bytes!("testdata/pod.json").trim_ascii_end();
+        let pod = decode(json, Media::Json, universe, ty, None).expect("good").value;
+        let mut message = encode_body(&pod, universe, ty, &gvk, Media::Protobuf).expect("encoded").bytes.to_vec();
+        for (at, byte) in changes {
+            let at = at.index(message.len());
+            message[at] = byte;
+        }
+        let written = transcode(&Body { bytes: message.clone().into(), form: Form::Protobuf }, universe, ty, Some(&gvk));
+        let mut enveloped = Vec::new();
+        proto::envelope::head_into(&gvk, message.len(), &mut enveloped);
+        enveloped.extend_from_slice(&message);
+        enveloped.extend_from_slice(proto::envelope::TAIL);
+        if let Some(written) = written {
+            let tree = decode(&enveloped, Media::Protobuf, universe, ty, None).expect("as usual").value;
+            let want = encode(&tree, universe, ty, Some(&gvk), Media::Json).expect("has JSON");
+            prop_assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&want));
+        }
+    }
+
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let universe = Universe::builtin();

@@ -422,7 +422,7 @@ fn depth_is_bounded_everywhere() {
         proto::write::bytes_into(not, &message, &mut outer);
         message = outer;
     }
-    assert_eq!(decode_message(&message, universe, props), Err(ProtoError::TooDeep));
+    assert_eq!(decode_message(&message, universe, props), Err(Malformed::TooDeep.into()));
     assert!(decode_untyped("[".repeat(100_000).as_bytes()).is_err());
     assert!(yaml_to_json("[".repeat(100_000).as_bytes()).is_err());
     assert!(yaml_to_json("- ".repeat(100_000).as_bytes()).is_err());

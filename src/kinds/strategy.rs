@@ -148,11 +148,15 @@ pub trait Strategy: Sync + Send {
     /// Versioned to hub, including the same-version fix-ups of upstream's hand-written conversions.
     fn to_hub(&self, version: &str, object: &mut Value) {}
 
-    /// Puts back what the stored encoding cannot hold (protobuf has no type meta).
-    fn restore(&self, object: &mut Value) {}
+    /// What puts back what the stored encoding cannot hold (protobuf has no type meta); most kinds lose nothing.
+    fn restore(&self) -> Option<fn(&mut Value)> {
+        None
+    }
 
-    /// Takes out of the metadata what only conversion to a version puts there: PartialObjectMetadata shows the hub's.
-    fn hub_metadata(&self, metadata: &mut Value) {}
+    /// What takes out of the metadata what only conversion to a version puts there: PartialObjectMetadata shows the hub's.
+    fn hub_metadata(&self) -> Option<fn(&mut Value)> {
+        None
+    }
 
     /// What conversion to a version makes of the empty hub object that bookmarks are.
     fn of_nothing(&self, object: &mut Value) {}

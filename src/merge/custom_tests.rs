@@ -1,11 +1,13 @@
 //! Custom resources: decoding, pruning, defaulting, patching and applying under a universe made by hand.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use copepod_codec::{Media, decode, encode};
 use copepod_meta::{Gvk, Map, Value};
 use copepod_schema::{
-    Field, ListKind, ListType, MapType, Name, Omit, PatchStrategy, Scalar, StructType, Type, TypeId, Universe,
+    Field, ListKind, ListType, MapType, Name, NameIndex, Omit, PatchStrategy, Scalar, StructType, Type,
+    TypeId, Universe,
 };
 
 use crate::apply::{Context, NoOtherVersions, apply};
@@ -36,7 +38,7 @@ fn field(json: &'static str, ty: u32, default: Option<Value>, nullable: bool) ->
 }
 
 fn structure(fields: Vec<Field>, preserve_unknown: bool) -> Type {
-    let by_json = StructType::index_by_json(&fields);
+    let by_json = NameIndex::of(&fields);
     Type::Struct(StructType {
         name: Name::default(),
         fields: fields.into(),
@@ -46,6 +48,7 @@ fn structure(fields: Vec<Field>, preserve_unknown: bool) -> Type {
         atomic: false,
         preserve_unknown,
         embedded_resource: false,
+        always_written: OnceLock::new(),
     })
 }
 
@@ -178,7 +181,7 @@ fn configurations_are_applied_field_by_field() {
     let first = config(
         r#"{"metadata":{"name":"w","labels":{"l":"1"}},"spec":{"parts":[{"id":"a","color":"blue"}],"bag":{"x":{"y":1},"l":[1]}}}"#,
     );
-    let applied = apply(&context, &empty, &first, "one", false).expect("nobody is in the way");
+    let applied = apply(&context, empty.clone(), &first, "one", false).expect("nobody is in the way");
     let entry = &applied.managed_fields.as_list().expect("one manager")[0];
     let Value::Raw(fields) = entry.get("fieldsV1") else { unreachable!("written as text") };
     assert_eq!(
@@ -190,19 +193,19 @@ fn configurations_are_applied_field_by_field() {
     let second = config(
         r#"{"metadata":{"name":"w"},"spec":{"parts":[{"id":"a","color":"green"},{"id":"b"}],"bag":{"x":{"z":2}}}}"#,
     );
-    let conflict = apply(&context, &live, &second, "two", false).expect_err("a conflict");
+    let conflict = apply(&context, live.clone(), &second, "two", false).expect_err("a conflict");
     assert_eq!(
         conflict.to_string(),
         "Apply failed with 1 conflict: conflict with \"one\": .spec.parts[id=\"a\"].color"
     );
-    let applied = apply(&context, &live, &second, "two", true).expect("forced");
+    let applied = apply(&context, live.clone(), &second, "two", true).expect("forced");
     assert_eq!(
         copepod_meta::debug_json::to_string(applied.object.get("spec")),
         r#"{"bag":{"l":[1],"x":{"y":1,"z":2}},"parts":[{"color":"green","id":"a"},{"id":"b"}]}"#
     );
     let wrong = config(r#"{"metadata":{"name":"w"},"spec":{"foo":1}}"#);
     assert_eq!(
-        apply(&context, &live, &wrong, "two", true).expect_err("unknown").to_string(),
+        apply(&context, live.clone(), &wrong, "two", true).expect_err("unknown").to_string(),
         "failed to create typed patch object (/w; example.com/v1, Kind=Widget): .spec.foo: field not declared in schema"
     );
 }

@@ -147,7 +147,9 @@ impl Collection {
     /// Stored bytes as a hub tree that shows its revision.
     pub(crate) fn decode(&self, stored: &Bytes, revision: u64) -> Result<Value, Status> {
         let mut tree = wire::decode_stored(&self.types, &self.storage, stored).map_err(errors::corrupt)?;
-        self.kind.strategy.restore(&mut tree);
+        if let Some(restore) = self.kind.strategy.restore() {
+            restore(&mut tree);
+        }
         self.kind.strategy.to_hub(&self.storage.version, &mut tree);
         set_revision(&mut tree, revision);
         Ok(tree)

@@ -4,8 +4,8 @@
 //! is wanted, its metadata only, or its row of a Table. Forms are small numbers so that the cache can compare them;
 //! [`Forms::number`] and [`Forms::split`] are the only places that know how.
 //!
-//! The stored version in the stored media type is the stored message with its revision spliced in; every other form is made
-//! through a tree.
+//! The stored version in the stored media type is the stored message with its revision spliced in, its JSON is written from that
+//! message; every other form is made through a tree.
 
 use std::sync::Arc;
 
@@ -108,6 +108,30 @@ impl Forms {
         (&self.seen_as[number / OF_A_VERSION.len()], media, part)
     }
 
+    /// Whether a form is what is stored, with the revision put in.
+    fn is_spliced(&self, number: Number) -> bool {
+        let (seen_as, media, part) = self.split(number);
+        seen_as.is_stored && media == self.storage.media && part == Part::All
+    }
+
+    /// JSON made of the stored message without a tree, where nothing but the encoding differs and the message is as usual.
+    fn transcoded(&self, stored: &Bytes, revision: u64, number: Number) -> Result<Option<Bytes>, CodecError> {
+        let (seen_as, media, part) = self.split(number);
+        let strategy = self.kind.strategy;
+        let ty = match part {
+            Part::All if strategy.restore().is_none() => seen_as.ty,
+            // Whatever else is in the message is unknown to this type.
+            Part::Metadata if strategy.hub_metadata().is_none() => wire::partial_type(),
+            _ => return Ok(None),
+        };
+        if media != Media::Json || !seen_as.is_stored || self.storage.media != Media::Protobuf {
+            return Ok(None);
+        }
+        let message = wire::splice(&self.types, stored, revision)?;
+        let gvk = (part == Part::Metadata).then(partial_gvk);
+        Ok(codec::transcode(&message, &self.types, ty, gvk.as_ref()))
+    }
+
     /// What the bytes of a body are.
     pub(crate) fn shape(&self, media: Media, part: Part) -> codec::Form {
         match media {
@@ -158,7 +182,9 @@ impl Forms {
 
     fn tree(&self, seen_as: &SeenAs, stored: &Bytes, revision: u64) -> Result<Value, CodecError> {
         let mut tree = wire::decode_stored(&self.types, &self.storage, stored)?;
-        self.kind.strategy.restore(&mut tree);
+        if let Some(restore) = self.kind.strategy.restore() {
+            restore(&mut tree);
+        }
         if !seen_as.is_stored {
             self.kind.strategy.to_hub(&self.storage.version, &mut tree);
             seen_as.kind.strategy.from_hub(&seen_as.gvk.version, &mut tree);
@@ -179,7 +205,9 @@ pub(crate) fn body_of(
         Part::All => codec::encode_body(tree, &served.types, served.ty(), &served.gvk(), media.into()),
         Part::Metadata => {
             let mut metadata = tree.get("metadata").clone();
-            served.kind.strategy.hub_metadata(&mut metadata);
+            if let Some(hub_metadata) = served.kind.strategy.hub_metadata() {
+                hub_metadata(&mut metadata);
+            }
             partial_body(metadata, media)
         }
         Part::Row => {
@@ -190,11 +218,15 @@ pub(crate) fn body_of(
     body.map_err(errors::unencodable)
 }
 
+fn partial_gvk() -> Gvk {
+    Gvk::new("meta.k8s.io", "v1", "PartialObjectMetadata")
+}
+
 /// A PartialObjectMetadata: in JSON a whole object, type meta and all.
 fn partial_body(metadata: Value, media: Media) -> Result<codec::Body, codec::EncodeError> {
     let mut partial = Value::map();
     partial.set(&["metadata"], metadata);
-    let (ty, gvk) = (wire::partial_type(), Gvk::new("meta.k8s.io", "v1", "PartialObjectMetadata"));
+    let (ty, gvk) = (wire::partial_type(), partial_gvk());
     match media {
         Media::Protobuf => codec::encode_body(&partial, &Types::Builtin, ty, &gvk, codec::Media::Protobuf),
         Media::Json => {
@@ -233,10 +265,19 @@ impl ObjectCodec for Forms {
         Ok(Attributes { namespace, name, labels, fields })
     }
 
+    /// A message is copied with a few bytes changed; JSON has to be read for that.
+    fn is_cheap(&self, form: Number) -> bool {
+        let (_, media, _) = self.split(form);
+        media == Media::Protobuf && self.is_spliced(form)
+    }
+
     fn body(&self, stored: &Bytes, revision: u64, form: Number) -> Result<Bytes, CodecError> {
         let (seen_as, media, part) = self.split(form);
-        if seen_as.is_stored && media == self.storage.media && part == Part::All {
+        if self.is_spliced(form) {
             return Ok(wire::splice(&self.types, stored, revision)?.bytes);
+        }
+        if let Some(json) = self.transcoded(stored, revision, form)? {
+            return Ok(json);
         }
         match part {
             Part::All => {
@@ -246,7 +287,9 @@ impl ObjectCodec for Forms {
             Part::Metadata => {
                 let mut metadata = self.metadata(seen_as, stored, revision)?;
                 let mut metadata = metadata.remove(&["metadata"]).unwrap_or_else(Value::map);
-                self.kind.strategy.hub_metadata(&mut metadata);
+                if let Some(hub_metadata) = self.kind.strategy.hub_metadata() {
+                    hub_metadata(&mut metadata);
+                }
                 Ok(partial_body(metadata, media)?.bytes)
             }
             Part::Row => {

@@ -97,7 +97,7 @@ pub(crate) fn kept_row(strategy: &dyn Strategy, hub: &Value) -> Bytes {
         wire::encode_untyped(&Value::List(made.conditions), &mut out);
     }
     out.extend_from_slice(b",\"object\":");
-    out.into()
+    out.into_boxed_slice().into()
 }
 
 fn keep_cell(cell: &Cell, out: &mut Vec<u8>) {

@@ -13,11 +13,13 @@
 //! definition.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use copepod_meta::{Gvk, Map, Value};
 
 use crate::types::{
-    Field, ListKind, ListType, MapType, Name, Omit, PatchStrategy, Scalar, Special, StructType, Type, TypeId,
+    Field, ListKind, ListType, MapType, Name, NameIndex, Omit, PatchStrategy, Scalar, Special, StructType,
+    Type, TypeId,
 };
 use crate::universe::Universe;
 
@@ -230,12 +232,13 @@ impl Builder {
         let mut object = StructType {
             name: Name::Borrowed(""),
             fields: fields.into_boxed_slice(),
-            by_json: Box::default(),
+            by_json: NameIndex::default(),
             proto: Box::default(),
             gvk: None,
             atomic: schema.str_at(&["x-kubernetes-map-type"]) == "atomic",
             preserve_unknown: schema.bool_at(&["x-kubernetes-preserve-unknown-fields"]),
             embedded_resource: embedded,
+            always_written: OnceLock::new(),
         };
         if embedded {
             self.imply_type_meta(&mut object);
@@ -260,7 +263,7 @@ impl Builder {
 
     fn finish_struct(&mut self, object: &mut StructType) {
         object.fields.sort_by(|a, b| a.json.cmp(&b.json));
-        object.by_json = StructType::index_by_json(&object.fields);
+        object.by_json = NameIndex::of(&object.fields);
     }
 
     fn list_of(&mut self, object: TypeId, gvk: &Gvk, list_kind: &str) -> TypeId {
@@ -276,12 +279,13 @@ impl Builder {
         let mut list = StructType {
             name: Name::Borrowed(""),
             fields: rows.into_iter().map(|(json, ty)| plain_field(json, ty)).collect(),
-            by_json: Box::default(),
+            by_json: NameIndex::default(),
             proto: Box::default(),
             gvk: Some(Gvk::new(&gvk.group, &gvk.version, list_kind)),
             atomic: false,
             preserve_unknown: false,
             embedded_resource: false,
+            always_written: OnceLock::new(),
         };
         self.finish_struct(&mut list);
         self.add(Type::Struct(list))

@@ -19,7 +19,7 @@ mod universe;
 pub use packed::{feature_gates, groups, resource, resources};
 pub use resources::{FeatureGate, Group, Media, Resource, ServedVersion, Stage, Storage, Subresource};
 pub use types::{
-    Field, ListKind, ListType, MapType, Name, Omit, PatchStrategy, ProtoEntry, ProtoMember, ProtoTag, Scalar,
-    Special, StructType, Type, TypeId, Wire,
+    Field, ListKind, ListType, MapType, Name, NameIndex, Omit, PatchStrategy, ProtoEntry, ProtoMember,
+    ProtoTag, Scalar, Special, StructType, Type, TypeId, Wire,
 };
 pub use universe::Universe;

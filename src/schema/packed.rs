@@ -10,14 +10,14 @@
 //! numbers are varints, a string is offset and length in the string region, a list is its length and its
 //! elements.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use copepod_meta::{CompactString, Gvk, Map, Value};
 
 use crate::resources::{FeatureGate, Group, Media, Resource, ServedVersion, Stage, Storage, Subresource};
 use crate::types::{
-    Field, ListKind, ListType, MapType, Name, Omit, PatchStrategy, ProtoEntry, ProtoMember, ProtoTag, Scalar,
-    Special, StructType, Type, TypeId, Wire,
+    Field, ListKind, ListType, MapType, Name, NameIndex, Omit, PatchStrategy, ProtoEntry, ProtoMember,
+    ProtoTag, Scalar, Special, StructType, Type, TypeId, Wire,
 };
 
 static BLOB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/facts.bin"));
@@ -221,7 +221,7 @@ impl Reader {
         let flags = self.byte();
         let gvk = (flags & 2 != 0).then(|| Gvk::new(self.str(), self.str(), self.str()));
         let fields = self.list(Reader::field);
-        let by_json = StructType::index_by_json(&fields);
+        let by_json = NameIndex::of(&fields);
         let proto = self.list(Reader::proto_entry);
         StructType {
             name,
@@ -232,6 +232,7 @@ impl Reader {
             atomic: flags & 1 != 0,
             preserve_unknown: false,
             embedded_resource: false,
+            always_written: OnceLock::new(),
         }
     }
 

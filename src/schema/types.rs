@@ -12,6 +12,7 @@
 //! * map keys are always strings.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use copepod_meta::{Gvk, Value};
 
@@ -102,7 +103,7 @@ pub struct StructType {
     /// In the order in which the JSON encoder writes them, members of JSON-inlined structs in place.
     pub fields: Box<[Field]>,
     /// Indices into `fields`, sorted by JSON name (bytewise): see [`StructType::field`].
-    pub by_json: Box<[u16]>,
+    pub by_json: NameIndex,
     /// Protobuf layout; empty if the type has no protobuf form.
     pub proto: Box<[ProtoEntry]>,
     /// The kind, for top-level types. Types registered under many groups (DeleteOptions ...) have none here.
@@ -113,6 +114,49 @@ pub struct StructType {
     pub preserve_unknown: bool,
     /// Custom resources: `x-kubernetes-embedded-resource`: apiVersion, kind and metadata are implied.
     pub embedded_resource: bool,
+    /// See [`crate::Universe::always_written`].
+    pub always_written: OnceLock<u64>,
+}
+
+/// Indices of a struct's fields in the order of their JSON names, and what finds a name among them.
+#[derive(Debug, Clone, Default)]
+pub struct NameIndex {
+    indices: Box<[u16]>,
+    /// What each name begins with: nearly always enough to tell it from the others, and all of them are in a few cache lines.
+    heads: Box<[u64]>,
+}
+
+impl std::ops::Deref for NameIndex {
+    type Target = [u16];
+    fn deref(&self) -> &[u16] {
+        &self.indices
+    }
+}
+
+impl NameIndex {
+    /// The index of fields.
+    pub fn of(fields: &[Field]) -> NameIndex {
+        let mut indices: Vec<u16> = (0..fields.len() as u16).collect();
+        indices.sort_by(|&a, &b| fields[usize::from(a)].json.cmp(&fields[usize::from(b)].json));
+        let heads = indices.iter().map(|&i| head(&fields[usize::from(i)].json)).collect();
+        NameIndex { indices: indices.into_boxed_slice(), heads }
+    }
+
+    fn find(&self, name: &str, fields: &[Field]) -> Option<usize> {
+        let head = head(name);
+        let from = self.heads.partition_point(|other| *other < head);
+        let same = self.heads[from..].iter().take_while(|other| **other == head);
+        let mut found = self.indices[from..].iter().zip(same).map(|(&index, _)| usize::from(index));
+        found.find(|&index| fields[index].json == name)
+    }
+}
+
+/// The first eight bytes as a number, which is in order as the names are.
+fn head(name: &str) -> u64 {
+    let mut bytes = [0; 8];
+    let len = name.len().min(8);
+    bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+    u64::from_be_bytes(bytes)
 }
 
 /// One step of a struct's protobuf layout. Entries of one level are sorted by number.
@@ -273,17 +317,7 @@ impl StructType {
 
     /// Index into `fields` of the field with this JSON name.
     pub fn field_index(&self, json: &str) -> Option<usize> {
-        self.by_json
-            .binary_search_by(|&i| self.fields[usize::from(i)].json.as_ref().cmp(json))
-            .ok()
-            .map(|at| usize::from(self.by_json[at]))
-    }
-
-    /// Sorted index of fields by JSON name, for builders of struct types.
-    pub fn index_by_json(fields: &[Field]) -> Box<[u16]> {
-        let mut by_json: Vec<u16> = (0..fields.len() as u16).collect();
-        by_json.sort_by(|&a, &b| fields[usize::from(a)].json.cmp(&fields[usize::from(b)].json));
-        by_json.into_boxed_slice()
+        self.by_json.find(json, &self.fields)
     }
 }
 

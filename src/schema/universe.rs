@@ -13,7 +13,7 @@ use copepod_meta::Gvk;
 
 use crate::crd::Constraints;
 use crate::packed;
-use crate::types::{Name, StructType, Type, TypeId};
+use crate::types::{Field, Name, Omit, StructType, Type, TypeId};
 
 /// Types that refer to each other by [`TypeId`].
 pub struct Universe {
@@ -79,6 +79,22 @@ impl Universe {
     /// The struct with this index, if it is a struct.
     pub fn get_struct(&self, id: TypeId) -> Option<&StructType> {
         self.get(id).as_struct()
+    }
+
+    /// Which of a struct's first 64 fields JSON shows of an object that does not have them, a bit each: null, or Go's zero value.
+    pub fn always_written(&self, ty: &StructType) -> u64 {
+        *ty.always_written.get_or_init(|| {
+            let shows = |field: &Field| match field.omit {
+                Omit::Never => true,
+                // Structs to Go, so never empty.
+                Omit::Empty => {
+                    !field.pointer && matches!(self.get(field.ty), Type::Struct(_) | Type::Special(_))
+                }
+                Omit::Zero => false,
+            };
+            let fields = ty.fields.iter().take(64).enumerate();
+            fields.filter(|(_, field)| shows(field)).fold(0, |mask, (index, _)| mask | 1 << index)
+        })
     }
 
     /// The type registered for a kind.

@@ -470,7 +470,7 @@ pub(crate) fn by_name(ty: &StructType, mut entries: Vec<(u16, Value)>) -> Map {
         places[usize::from(*index)] = place as u8 + 1;
     }
     let mut sorted = Vec::with_capacity(entries.len());
-    for &index in &ty.by_json {
+    for &index in &*ty.by_json {
         if let Some(place) = usize::from(places[usize::from(index)]).checked_sub(1) {
             sorted.push(named((index, std::mem::take(&mut entries[place].1))));
         }

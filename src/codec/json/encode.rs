@@ -37,14 +37,19 @@ impl<'u> Writer<'u> {
         self.out.push(b'{');
         let mut first = true;
         if let Some(gvk) = gvk {
-            for (name, text) in [("kind", gvk.kind.as_str()), ("apiVersion", gvk.api_version().as_str())] {
-                if !text.is_empty() {
-                    self.name(name, &mut first);
-                    text_into(text, &mut self.out);
-                }
-            }
+            self.type_meta(gvk, &mut first);
         }
         self.root_members(value, ty, first);
+    }
+
+    /// What every built-in object begins with.
+    pub(crate) fn type_meta(&mut self, gvk: &Gvk, first: &mut bool) {
+        for (name, text) in [("kind", gvk.kind.as_str()), ("apiVersion", gvk.api_version().as_str())] {
+            if !text.is_empty() {
+                self.name(name, first);
+                text_into(text, &mut self.out);
+            }
+        }
     }
 
     /// The members of a root object and its closing brace, without type meta: what follows a head.
@@ -90,7 +95,7 @@ impl<'u> Writer<'u> {
         self.out.push(b'}');
     }
 
-    fn name(&mut self, name: &str, first: &mut bool) {
+    pub(crate) fn name(&mut self, name: &str, first: &mut bool) {
         if !std::mem::take(first) {
             self.out.push(b',');
         }
@@ -99,7 +104,7 @@ impl<'u> Writer<'u> {
         self.out.extend_from_slice(b"\":");
     }
 
-    fn quoted_name(&mut self, name: &str, first: &mut bool) {
+    pub(crate) fn quoted_name(&mut self, name: &str, first: &mut bool) {
         if !std::mem::take(first) {
             self.out.push(b',');
         }
@@ -108,26 +113,42 @@ impl<'u> Writer<'u> {
     }
 
     fn members(&mut self, map: Option<&Map>, ty: &StructType, skip: impl Fn(&str) -> bool, first: &mut bool) {
+        if ty.fields.len() > SLOTS {
+            for field in &ty.fields {
+                self.member(field, map.and_then(|m| m.get(&field.json)), &skip, first);
+            }
+            return;
+        }
         let mut slots: [Option<&Value>; SLOTS] = [None; SLOTS];
-        let direct = ty.fields.len() > SLOTS;
-        if !direct {
-            for (name, value) in map.into_iter().flat_map(Map::iter) {
-                if let Some(index) = ty.field_index(name) {
-                    slots[index] = Some(value);
-                }
+        let mut wanted = self.universe.always_written(ty);
+        for (name, value) in map.into_iter().flat_map(Map::iter) {
+            if let Some(index) = ty.field_index(name) {
+                slots[index] = Some(value);
+                wanted |= 1 << index;
             }
         }
-        for (index, field) in ty.fields.iter().enumerate() {
-            let found = if direct { map.and_then(|m| m.get(&field.json)) } else { slots[index] };
-            let found = found.filter(|value| !value.is_null());
-            if !leaves_out(self.universe, field, found) && !skip(&field.json) {
-                self.name(&field.json, first);
-                self.field(field, found);
-            }
+        while wanted != 0 {
+            let index = wanted.trailing_zeros() as usize;
+            wanted &= wanted - 1;
+            self.member(&ty.fields[index], slots[index], &skip, first);
         }
     }
 
-    fn field(&mut self, field: &Field, value: Option<&Value>) {
+    fn member(
+        &mut self,
+        field: &Field,
+        value: Option<&Value>,
+        skip: &impl Fn(&str) -> bool,
+        first: &mut bool,
+    ) {
+        let found = value.filter(|value| !value.is_null());
+        if !leaves_out(self.universe, field, found) && !skip(&field.json) {
+            self.name(&field.json, first);
+            self.field(field, found);
+        }
+    }
+
+    pub(crate) fn field(&mut self, field: &Field, value: Option<&Value>) {
         match value {
             Some(value) => self.value(value, field.ty),
             None if field.pointer => self.out.extend_from_slice(b"null"),
@@ -174,7 +195,7 @@ impl<'u> Writer<'u> {
         }
     }
 
-    fn element(&mut self, item: &Value, ty: TypeId, pointer: bool) {
+    pub(crate) fn element(&mut self, item: &Value, ty: TypeId, pointer: bool) {
         if item.is_null() && !pointer { self.zero(ty) } else { self.value(item, ty) }
     }
 
@@ -241,7 +262,7 @@ impl<'u> Writer<'u> {
 }
 
 /// Whether Go's encoder leaves a field out. `value` is what the tree has, null being nothing.
-pub(super) fn leaves_out(universe: &Universe, field: &Field, value: Option<&Value>) -> bool {
+pub(crate) fn leaves_out(universe: &Universe, field: &Field, value: Option<&Value>) -> bool {
     match (field.omit, value) {
         (Omit::Never, _) => false,
         (_, Some(_)) if field.pointer => false,
@@ -260,7 +281,7 @@ pub(super) fn leaves_out(universe: &Universe, field: &Field, value: Option<&Valu
     }
 }
 
-fn integer_into(integer: i64, out: &mut Vec<u8>) {
+pub(crate) fn integer_into(integer: i64, out: &mut Vec<u8>) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     let mut rest = integer.unsigned_abs();
@@ -351,9 +372,26 @@ fn separator_into(bytes: &[u8], out: &mut Vec<u8>) -> usize {
     3
 }
 
+/// Bytes that may not stand in a compact text as they are.
+const COMPACTED_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let bytes = b" \t\r\n<>&\xe2";
+    let mut at = 0;
+    while at < bytes.len() {
+        table[bytes[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 /// Appends JSON text without its space, HTML characters in strings escaped.
 /// upstream: Go encoding/json/indent.go appendCompact
 pub(crate) fn compact_into(raw: &[u8], out: &mut Vec<u8>) {
+    // What machines write is compact already.
+    if !raw.iter().any(|&byte| COMPACTED_BYTES[usize::from(byte)]) {
+        out.extend_from_slice(raw);
+        return;
+    }
     let mut in_string = false;
     let mut at = 0;
     while at < raw.len() {
@@ -431,4 +469,27 @@ pub(crate) fn indent(compact: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the type graph says of absent fields is what the encoder does with them.
+    #[test]
+    fn fields_that_are_always_written_are_those_that_are_not_left_out() {
+        let universe = Universe::builtin();
+        let mut fields = 0;
+        for index in 0..universe.len() as u32 {
+            let Some(ty) = universe.get_struct(TypeId(index)) else { continue };
+            assert!(ty.fields.len() <= SLOTS, "{}", ty.name);
+            for (at, field) in ty.fields.iter().enumerate() {
+                let written = universe.always_written(ty) >> at & 1 == 1;
+                assert_eq!(written, !leaves_out(universe, field, None), "{}.{}", ty.name, field.json);
+                assert_eq!(ty.field_index(&field.json), Some(at), "{}.{}", ty.name, field.json);
+                fields += 1;
+            }
+        }
+        assert!(fields > 2500, "{fields} fields");
+    }
 }

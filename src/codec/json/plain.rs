@@ -1,7 +1,7 @@
 //! An object's tree -> the plain tree that its JSON is, without going through text.
 
 use copepod_meta::{CompactString, Gvk, Map, Value};
-use copepod_schema::{Scalar, Special, StructType, Type, TypeId, Universe};
+use copepod_schema::{Field, Scalar, Special, StructType, Type, TypeId, Universe};
 
 use super::decode::{field_key, or_zero};
 use super::encode::leaves_out;
@@ -30,20 +30,69 @@ pub(crate) fn plain_root(universe: &Universe, value: &Value, ty: TypeId, gvk: Op
 fn structure(universe: &Universe, map: Option<&Map>, ty: &StructType) -> Map {
     let mut entries = Vec::with_capacity(map.map_or(0, Map::len) + 4);
     // In name order, which is the map's.
-    for &index in &ty.by_json {
+    for &index in &*ty.by_json {
         let field = &ty.fields[usize::from(index)];
-        let found = map.and_then(|m| m.get(&field.json)).filter(|value| !value.is_null());
-        if leaves_out(universe, field, found) {
-            continue;
-        }
-        let value = match found {
-            Some(value) => plain(universe, value, field.ty),
-            None if field.pointer => Value::Null,
-            None => zero(universe, field.ty),
-        };
-        entries.push((field_key(&field.json), value));
+        entries.extend(member(universe, field, map.and_then(|map| found(map, field))));
     }
     Map::from_entries(entries)
+}
+
+/// What a tree holds of a field.
+fn found<'v>(map: &'v Map, field: &Field) -> Option<&'v Value> {
+    map.get(&field.json).filter(|value| !value.is_null())
+}
+
+/// A field as JSON has it, if it is written.
+fn member(universe: &Universe, field: &Field, found: Option<&Value>) -> Option<(CompactString, Value)> {
+    if leaves_out(universe, field, found) {
+        return None;
+    }
+    let value = match found {
+        Some(value) => plain(universe, value, field.ty),
+        None if field.pointer => Value::Null,
+        None => zero(universe, field.ty),
+    };
+    Some((field_key(&field.json), value))
+}
+
+/// The plain trees of two objects, without type meta and without what is the same in both, where `same` lets it be left out.
+pub(crate) fn plain_changes(
+    universe: &Universe,
+    (left, right): (&Value, &Value),
+    ty: &StructType,
+    same: &dyn Fn(&Value, TypeId) -> bool,
+) -> (Value, Value) {
+    let (left, right) = structures(universe, (left.map_at(&[]), right.map_at(&[])), ty, same);
+    (Value::Map(left), Value::Map(right))
+}
+
+fn structures(
+    universe: &Universe,
+    (left, right): (&Map, &Map),
+    ty: &StructType,
+    same: &dyn Fn(&Value, TypeId) -> bool,
+) -> (Map, Map) {
+    let (mut lefts, mut rights) = (Vec::new(), Vec::new());
+    for &index in &*ty.by_json {
+        let field = &ty.fields[usize::from(index)];
+        let (l, r) = (found(left, field), found(right, field));
+        match (l, r) {
+            (None, None) => continue,
+            (Some(l), Some(r)) if l == r && same(l, field.ty) => continue,
+            (Some(Value::Map(l)), Some(Value::Map(r))) => {
+                if let Type::Struct(ty) = universe.get(field.ty) {
+                    let (l, r) = structures(universe, (l, r), ty, same);
+                    lefts.push((field_key(&field.json), Value::Map(l)));
+                    rights.push((field_key(&field.json), Value::Map(r)));
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        lefts.extend(member(universe, field, l));
+        rights.extend(member(universe, field, r));
+    }
+    (Map::from_entries(lefts), Map::from_entries(rights))
 }
 
 /// Go's zero value of a type held by value.

@@ -10,7 +10,7 @@ use copepod_schema::{
     Field, ListType, ProtoEntry, ProtoMember, Scalar, Special, StructType, Type, TypeId, Universe,
 };
 
-use super::read::{BYTES, Cursor, FIXED64, ProtoError, Tag, VARINT};
+use super::read::{BYTES, Cursor, FIXED64, Malformed, ProtoError, Tag, VARINT};
 use crate::json::scan::{Scanner, lossy};
 use crate::json::{TREE_DEPTH_MAX, by_name, is_zero_field, or_zero};
 use crate::time::{self, Instant, Precision};
@@ -68,7 +68,7 @@ impl<'u> Decoder<'u> {
 
     fn enter(&mut self) -> Result<(), ProtoError> {
         if self.depth >= TREE_DEPTH_MAX {
-            return Err(ProtoError::TooDeep);
+            return Err(Malformed::TooDeep.into());
         }
         self.depth += 1;
         Ok(())
@@ -259,7 +259,8 @@ impl<'u> Decoder<'u> {
         Ok((key, or_zero(self.universe, value, value_ty)))
     }
 
-    fn special(&mut self, bytes: &[u8], special: Special) -> Result<Value, ProtoError> {
+    /// A hand-written form.
+    pub(crate) fn special(&mut self, bytes: &[u8], special: Special) -> Result<Value, ProtoError> {
         match special {
             Special::Time => Ok(timestamp(bytes, Precision::Seconds)?),
             Special::MicroTime => Ok(timestamp(bytes, Precision::Micros)?),
@@ -312,7 +313,7 @@ impl<'u> Decoder<'u> {
 
 fn expect_bytes<'a>(tag: Tag, cursor: &mut Cursor<'a>, name: &str) -> Result<&'a [u8], ProtoError> {
     if tag.wire != BYTES {
-        return Err(ProtoError::WrongWireType(tag.wire, name.into()));
+        return Err(Malformed::WrongWireType(tag.wire, name.into()).into());
     }
     cursor.bytes()
 }
@@ -339,7 +340,7 @@ fn scalar_value(scalar: Scalar, wire: u8, cursor: &mut Cursor, name: &str) -> Re
         Scalar::Bool | Scalar::Int32 | Scalar::Int64 | Scalar::Uint32 | Scalar::Uint64 => VARINT,
     };
     if wire != expected {
-        return Err(ProtoError::WrongWireType(wire, name.into()));
+        return Err(Malformed::WrongWireType(wire, name.into()).into());
     }
     Ok(match scalar {
         Scalar::String => Value::String(CompactString::from(lossy(cursor.bytes()?))),
@@ -384,7 +385,7 @@ fn timestamp(bytes: &[u8], precision: Precision) -> Result<Value, ProtoError> {
 
 fn quantity(bytes: &[u8]) -> Result<Value, ProtoError> {
     let Some(text) = Cursor::new(bytes).find(1)? else { return Ok(Value::string("0")) };
-    let quantity = Quantity::parse(&lossy(text)).map_err(|e| ProtoError::Value(e.to_string()))?;
+    let quantity = Quantity::parse(&lossy(text)).map_err(|e| Malformed::Value(e.to_string()))?;
     Ok(Value::String(CompactString::from(quantity.to_string())))
 }
 
@@ -396,7 +397,7 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, ProtoError> {
             let text = Cursor::new(bytes).find(3)?.unwrap_or_default();
             Ok(Value::String(CompactString::from(lossy(text))))
         }
-        _ => Err(ProtoError::Value("impossible IntOrString.Type".into())),
+        _ => Err(Malformed::Value("impossible IntOrString.Type".into()).into()),
     }
 }
 
@@ -408,6 +409,6 @@ fn raw_json(bytes: &[u8], number: u32) -> Result<Value, ProtoError> {
         return Ok(Value::Null);
     }
     let mut scan = Scanner::new(raw);
-    scan.skip(0).and_then(|_| scan.finish()).map_err(|e| ProtoError::Value(e.0))?;
+    scan.skip(0).and_then(|_| scan.finish()).map_err(|e| Malformed::Value(e.0))?;
     Ok(Value::Raw(Bytes::copy_from_slice(raw)))
 }

@@ -20,4 +20,4 @@ pub(crate) mod write;
 
 pub(crate) use decode::{Decoder, field_value};
 pub(crate) use encode::encode_message;
-pub use read::ProtoError;
+pub use read::{Malformed, ProtoError};

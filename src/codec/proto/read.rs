@@ -1,9 +1,21 @@
 //! The wire's lowest level. Nothing here allocates; lengths are checked against what is there before they are
 //! believed.
 
-/// Malformed protobuf; the texts are gogo's.
+/// Malformed protobuf. One pointer, because every byte that is read could be one: results of a few words go in registers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProtoError {
+#[error(transparent)]
+pub struct ProtoError(Box<Malformed>);
+
+impl From<Malformed> for ProtoError {
+    #[cold]
+    fn from(malformed: Malformed) -> ProtoError {
+        ProtoError(Box::new(malformed))
+    }
+}
+
+/// What is wrong with it; the texts are gogo's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
     /// The bytes end inside a value.
     #[error("unexpected EOF")]
     UnexpectedEof,
@@ -61,20 +73,35 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
+    #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, ProtoError> {
+        // Tags, most lengths and most numbers.
+        if let Some(&byte) = self.bytes.get(self.at)
+            && byte < 0x80
+        {
+            self.at += 1;
+            return Ok(byte.into());
+        }
+        self.long_varint()
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self) -> Result<u64, ProtoError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
-            let byte = *self.bytes.get(self.at).ok_or(ProtoError::UnexpectedEof)?;
+            let byte = *self.bytes.get(self.at).ok_or(Malformed::UnexpectedEof)?;
             self.at += 1;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
                 return Ok(value);
             }
         }
-        Err(ProtoError::IntegerOverflow)
+        Err(Malformed::IntegerOverflow.into())
     }
 
     /// The next field, or `None` at the end.
+    // Inlined, its two parts stay in registers.
+    #[inline(always)]
     pub(crate) fn tag(&mut self) -> Result<Option<Tag>, ProtoError> {
         if self.at >= self.bytes.len() {
             return Ok(None);
@@ -82,15 +109,16 @@ impl<'a> Cursor<'a> {
         let key = self.varint()?;
         let (number, wire) = (key >> 3, (key & 7) as u8);
         if number == 0 || number > u64::from(u32::MAX) || wire == GROUP_END {
-            return Err(ProtoError::IllegalTag(number, wire));
+            return Err(Malformed::IllegalTag(number, wire).into());
         }
         Ok(Some(Tag { number: number as u32, wire }))
     }
 
+    #[inline]
     fn take(&mut self, len: u64) -> Result<&'a [u8], ProtoError> {
         let left = (self.bytes.len() - self.at) as u64;
         if len > left {
-            return Err(ProtoError::UnexpectedEof);
+            return Err(Malformed::UnexpectedEof.into());
         }
         let start = self.at;
         self.at += len as usize;
@@ -98,6 +126,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A length-delimited value.
+    #[inline]
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], ProtoError> {
         let len = self.varint()?;
         self.take(len)
@@ -117,7 +146,7 @@ impl<'a> Cursor<'a> {
             BYTES => self.bytes().map(|_| ()),
             FIXED32 => self.take(4).map(|_| ()),
             GROUP_START => self.skip_group(),
-            _ => Err(ProtoError::IllegalWireType(wire)),
+            _ => Err(Malformed::IllegalWireType(wire).into()),
         }
     }
 
@@ -126,7 +155,7 @@ impl<'a> Cursor<'a> {
         while depth > 0 {
             let wire = (self.varint()? & 7) as u8;
             match wire {
-                GROUP_START if depth >= GROUP_DEPTH_MAX => return Err(ProtoError::TooDeep),
+                GROUP_START if depth >= GROUP_DEPTH_MAX => return Err(Malformed::TooDeep.into()),
                 GROUP_START => depth += 1,
                 GROUP_END => depth -= 1,
                 _ => self.skip(wire)?,

@@ -44,6 +44,13 @@ fn set_template_generation(object: &mut Value, generation: i64) {
     object.set(&["metadata", "annotations", TEMPLATE_GENERATION], generation.to_string());
 }
 
+fn without_template_generation(metadata: &mut Value) {
+    metadata.remove(&["annotations", TEMPLATE_GENERATION]);
+    if metadata.map_at(&["annotations"]).is_empty() {
+        metadata.remove(&["annotations"]);
+    }
+}
+
 impl Strategy for DaemonSet {
     fn default(&self, _version: &str, object: &mut Value) {
         default(object);
@@ -55,11 +62,8 @@ impl Strategy for DaemonSet {
         super::convert_template(object);
         set_template_generation(object, template_generation(object));
     }
-    fn hub_metadata(&self, metadata: &mut Value) {
-        metadata.remove(&["annotations", TEMPLATE_GENERATION]);
-        if metadata.map_at(&["annotations"]).is_empty() {
-            metadata.remove(&["annotations"]);
-        }
+    fn hub_metadata(&self) -> Option<fn(&mut Value)> {
+        Some(without_template_generation)
     }
     fn of_nothing(&self, object: &mut Value) {
         set_template_generation(object, 0);

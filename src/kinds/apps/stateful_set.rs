@@ -68,8 +68,8 @@ impl Strategy for StatefulSet {
     fn to_hub(&self, _version: &str, object: &mut Value) {
         super::convert_template(object);
     }
-    fn restore(&self, object: &mut Value) {
-        claim_type_meta(object);
+    fn restore(&self) -> Option<fn(&mut Value)> {
+        Some(claim_type_meta)
     }
     fn from_hub(&self, _version: &str, object: &mut Value) {
         super::convert_template(object);

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! * an entry never changes: a new revision is a new entry;
-//! * a body is made at most once per entry and form while it is kept; readers share the bytes;
+//! * a body is made at most once per entry and form while it is kept; readers share the bytes. What is as fast to make as to
+//!   copy is not kept: it would take the place of bodies that are worth it;
 //! * all bodies of all caches together stay under [`BodyBudget`]'s limit (plus the one just made); entries that die take
 //!   their bodies along.
 
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::cow_map::Ordered;
 
-/// Bytes of encoded bodies kept unless the embedder says otherwise: every body of 5,000 pods in JSON and in protobuf.
+/// Bytes of encoded bodies kept unless the embedder says otherwise: 5,000 pods in JSON and as rows of a Table.
 pub const BODY_BYTES_MAX: usize = 48 << 20;
 
 /// Why stored bytes could not be read as an object. Theirs is the text; for the cache it means: corrupt.
@@ -44,6 +45,11 @@ pub struct Attributes {
 pub trait ObjectCodec: Send + Sync + 'static {
     /// Labels, namespace, name and selectable fields; called once per revision.
     fn attributes(&self, key: &[u8], stored: &Bytes) -> Result<Attributes, CodecError>;
+
+    /// Whether a body of this form is made about as fast as it is copied. Such bodies are not kept: each reader has its own.
+    fn is_cheap(&self, _form: Form) -> bool {
+        false
+    }
 
     /// The body for readers: the message of the form's version and media type with the revision spliced in, without type
     /// meta. Called at most once per revision and form as long as the body is kept.
@@ -108,6 +114,9 @@ impl Entry {
 
     /// The object encoded for readers; made now if it is not kept.
     pub fn body(self: &Arc<Self>, form: Form, codec: &dyn ObjectCodec) -> Result<Bytes, CodecError> {
+        if codec.is_cheap(form) {
+            return codec.body(&self.stored, self.revision, form);
+        }
         // Held while the body is made, so that those who want it too wait instead of making it again.
         let mut bodies = self.bodies.lock();
         if let Some(body) = bodies.iter_mut().find(|body| body.form == form) {
