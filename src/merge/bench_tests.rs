@@ -59,9 +59,11 @@ fn how_long_merges_take() {
     unmanaged.remove(&["metadata", "managedFields"]);
     unmanaged.remove(&["metadata", "uid"]);
     measure("defaults of a defaulted pod", || apply_defaults(&mut value.clone(), universe, ty));
-    measure("managedFields of a create", || update(&context, &empty, &unmanaged, "kubectl-create"));
-    measure("managedFields of an update", || update(&context, &live, &changed, "manager"));
-    measure("apply of two fields", || apply(&context, &live, &config, "manager", true));
+    measure("managedFields of a create", || {
+        update(&context, empty.clone(), unmanaged.clone(), "kubectl-create")
+    });
+    measure("managedFields of an update", || update(&context, live.clone(), changed.clone(), "manager"));
+    measure("apply of two fields", || apply(&context, live.clone(), &config, "manager", true));
     measure("strategic patch of a condition", || {
         strategic_merge_patch(live.clone(), patch.clone(), universe, ty)
     });

@@ -20,9 +20,9 @@ fn write(value: &Value, out: &mut String) {
         Value::Float(f) => {
             let _infallible = write!(out, "{f}");
         }
-        Value::String(s) => text(s, out),
+        Value::String(s) => text_into(s, out),
         // Bytes in a message are for people; base64 belongs to the wire.
-        Value::Bytes(b) => text(&String::from_utf8_lossy(b), out),
+        Value::Bytes(b) => text_into(&String::from_utf8_lossy(b), out),
         Value::Raw(b) => out.push_str(&String::from_utf8_lossy(b)),
         Value::List(items) => {
             out.push('[');
@@ -40,7 +40,7 @@ fn write(value: &Value, out: &mut String) {
                 if i > 0 {
                     out.push(',');
                 }
-                text(key, out);
+                text_into(key, out);
                 out.push(':');
                 write(item, out);
             }
@@ -49,8 +49,15 @@ fn write(value: &Value, out: &mut String) {
     }
 }
 
-fn text(s: &str, out: &mut String) {
+/// Appends a string literal.
+pub fn text_into(s: &str, out: &mut String) {
     out.push('"');
+    // 0xe2 may begin a line separator.
+    if !s.bytes().any(|b| b < 0x20 || matches!(b, b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2)) {
+        out.push_str(s);
+        out.push('"');
+        return;
+    }
     for c in s.chars() {
         match c {
             '"' => out.push_str("\\\""),

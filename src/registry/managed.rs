@@ -2,7 +2,8 @@
 //! owned by nobody.
 //!
 //! Ownership is reckoned on plain JSON trees of the request's version; the trees of the road are the hub's. This module goes
-//! to and fro between them.
+//! to and fro between them. Of an update only what it changes becomes plain; managedFields never do: they are most of a small
+//! object.
 //!
 //! upstream: apiserver/pkg/endpoints/handlers/fieldmanager, apimachinery/pkg/util/managedfields
 
@@ -48,11 +49,11 @@ impl Writer<'_> {
     pub(crate) fn track(&self, live: Option<&Value>, object: &mut Value) {
         let gvk = self.served.gvk();
         let empty = self.empty(&gvk);
-        let live = live.map(|live| self.plain(live, &gvk));
-        let new = self.plain(object, &gvk);
-        let owned = self.context(&gvk, empty, |context| {
-            apply::update(context, live.as_ref().unwrap_or(empty), &new, self.manager)
-        });
+        let (live, new) = match live {
+            Some(live) => self.changes(live, object, &gvk),
+            None => (empty.clone(), self.plain(object, &gvk)),
+        };
+        let owned = self.context(&gvk, empty, |context| apply::update(context, live, new, self.manager));
         set_managed(object, owned);
     }
 
@@ -60,10 +61,9 @@ impl Writer<'_> {
     pub(crate) fn apply(&self, live: Option<&Value>, config: &Value, force: bool) -> Result<Value, Status> {
         let gvk = self.served.gvk();
         let empty = self.empty(&gvk);
-        let live = live.map(|live| self.plain(live, &gvk));
-        let applied = self.context(&gvk, empty, |context| {
-            apply::apply(context, live.as_ref().unwrap_or(empty), config, self.manager, force)
-        });
+        let live = live.map_or_else(|| empty.clone(), |live| self.plain(live, &gvk));
+        let applied =
+            self.context(&gvk, empty, |context| apply::apply(context, live, config, self.manager, force));
         let applied = applied.map_err(apply_status)?;
         let types = &self.served.types;
         // A built-in type's object is made as upstream does it, not through JSON: what is too large is cut.
@@ -109,16 +109,53 @@ impl Writer<'_> {
         })
     }
 
-    /// A hub tree as the plain tree of the request's version.
+    /// A hub tree as the plain tree of the request's version, managedFields as they are.
     fn plain(&self, hub: &Value, gvk: &Gvk) -> Value {
+        let (object, managed) = self.shown(hub, gvk);
+        let mut plain = codec::to_untyped(&object, &self.served.types, self.served.ty(), Some(gvk));
+        put_back(&mut plain, &MANAGED, managed);
+        plain
+    }
+
+    /// The same of a stored object and of what replaces it, as far as they differ.
+    fn changes(&self, live: &Value, new: &Value, gvk: &Gvk) -> (Value, Value) {
+        // Ownership in another version is reckoned there: all of the object is converted for it.
+        if self.served.types.is_unstructured() || self.served.resource.versions.len() > 1 {
+            return (self.plain(live, gvk), self.plain(new, gvk));
+        }
+        let ((live, live_managed), (new, new_managed)) = (self.shown(live, gvk), self.shown(new, gvk));
+        let types = &*self.served.types;
+        let same = |value: &Value, ty| apply::has_names(types, ty, value);
+        let (mut before, mut after) =
+            codec::to_untyped_changes((&live, &new), types, self.served.ty(), &same);
+        const UID: [&str; 2] = ["metadata", "uid"];
+        for (plain, object, managed) in [(&mut before, live, live_managed), (&mut after, new, new_managed)] {
+            // Nobody is to gain or lose the metadata as such.
+            plain.make(&["metadata"]).make_map();
+            put_back(plain, &MANAGED, managed);
+            let uid = object.at(&UID);
+            put_back(plain, &UID, (!uid.is_null()).then(|| uid.clone()));
+        }
+        (before, after)
+    }
+
+    /// A hub tree in the request's version, and its managedFields beside it.
+    fn shown(&self, hub: &Value, gvk: &Gvk) -> (Value, Option<Value>) {
         let mut object = hub.clone();
+        let managed = object.remove(&MANAGED);
         self.served.kind.strategy.from_hub(&gvk.version, &mut object);
-        codec::to_untyped(&object, &self.served.types, self.served.ty(), Some(gvk))
+        (object, managed)
     }
 
     fn empty(&self, gvk: &Gvk) -> &Value {
         let make = || codec::to_untyped(&Value::map(), &self.served.types, self.served.ty(), Some(gvk));
         self.served.empty.get_or_init(make)
+    }
+}
+
+fn put_back(object: &mut Value, path: &[&str], value: Option<Value>) {
+    if let Some(value) = value {
+        object.set(path, value);
     }
 }
 
@@ -196,8 +233,8 @@ pub(crate) fn track_simple(
         now,
         parse_json: &parse,
     };
-    let live = live.map(plain);
-    let owned = apply::update(&context, live.as_ref().unwrap_or(&empty), &plain(object), manager);
+    let live = live.map_or_else(|| empty.clone(), plain);
+    let owned = apply::update(&context, live, plain(object), manager);
     set_managed(object, owned);
 }
 

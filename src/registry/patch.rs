@@ -2,7 +2,10 @@
 //!
 //! upstream: apiserver/pkg/endpoints/handlers/patch.go
 
+mod graft;
 mod shown;
+#[cfg(test)]
+mod tests;
 
 use copepod_codec as codec;
 use copepod_merge::go_format::go_format;
@@ -70,16 +73,59 @@ impl Patch {
         types: &Universe,
         ty: TypeId,
         gvk: &Gvk,
+        current: Value,
+        warnings: &Warnings,
+    ) -> Result<Value, Status> {
+        match self.members(types, ty, gvk, &current) {
+            Some(members) => Ok(members.put_into(current)),
+            None => self.apply_to_all(types, ty, gvk, &current, warnings),
+        }
+    }
+
+    /// The members that the patch changes, as it leaves them; `None` where more than they must be looked at, be it for a
+    /// refusal or a warning, which show more of the object.
+    fn members(
+        &self,
+        types: &Universe,
+        ty: TypeId,
+        gvk: &Gvk,
+        current: &Value,
+    ) -> Option<graft::Members<'_>> {
+        let (Document::Strategic(document) | Document::Merge(document)) = &self.document else { return None };
+        let strategic = matches!(self.document, Document::Strategic(_));
+        let (members, part) = graft::members(types, ty, document, current, strategic)?;
+        let part = codec::to_untyped(&part, types, ty, Some(gvk));
+        let decoded = self.decode(types, ty, gvk, self.patched(types, ty, part).ok()?).ok()?;
+        let complains = !self.complaints.is_empty() || !decoded.strict_errors.is_empty();
+        let as_it_was = decoded.gvk == *gvk && !(complains && self.directive != FieldValidation::Ignore);
+        as_it_was.then(|| members.changed(decoded.value, current)).flatten()
+    }
+
+    fn decode(
+        &self,
+        types: &Universe,
+        ty: TypeId,
+        gvk: &Gvk,
+        patched: Value,
+    ) -> Result<codec::Decoded, codec::DecodeFailure> {
+        match &self.document {
+            Document::Strategic(_) => codec::from_unstructured(patched, types, ty, Some(gvk)),
+            _ => codec::from_untyped(&patched, types, ty, Some(gvk)),
+        }
+    }
+
+    fn apply_to_all(
+        &self,
+        types: &Universe,
+        ty: TypeId,
+        gvk: &Gvk,
         current: &Value,
         warnings: &Warnings,
     ) -> Result<Value, Status> {
         let current = codec::to_untyped(current, types, ty, Some(gvk));
         let patched = self.patched(types, ty, current)?;
         let refuse = |why: String| self.refuse(&patched, types, ty, why);
-        let decoded = match &self.document {
-            Document::Strategic(_) => codec::from_unstructured(patched.clone(), types, ty, Some(gvk)),
-            _ => codec::from_untyped(&patched, types, ty, Some(gvk)),
-        };
+        let decoded = self.decode(types, ty, gvk, patched.clone());
         let decoded = decoded.map_err(|failure| refuse(failure.error.to_string()))?;
         // A strategic patch is put into the object that is there, which knows what it is.
         if decoded.gvk != *gvk && !matches!(self.document, Document::Strategic(_)) {

@@ -209,7 +209,7 @@ fn patched(call: &Call<'_>, patch: &Patch, old: Option<&Value>) -> Result<Value,
     let mut current = old.clone();
     served.kind.strategy.from_hub(&served.version().version, &mut current);
     let warnings = &call.caller.warnings;
-    let mut object = patch.apply(&served.types, served.ty(), &served.gvk(), &current, warnings)?;
+    let mut object = patch.apply(&served.types, served.ty(), &served.gvk(), current, warnings)?;
     to_hub(served, &mut object);
     call.writer().track(Some(old), &mut object);
     Ok(object)

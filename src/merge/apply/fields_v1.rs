@@ -1,7 +1,7 @@
 //! Field sets as `fieldsV1` says them: `{"f:spec":{"f:replicas":{}}}`.
 //! upstream: structured-merge-diff/v6 fieldpath/{serialize,serialize-pe}.go
 
-use copepod_meta::{Bytes, CompactString, Map, Value, debug_json};
+use copepod_meta::{Bytes, Map, Value, debug_json};
 
 use super::path::PathElement;
 use super::set::Set;
@@ -79,16 +79,24 @@ pub(super) fn write(set: &Set) -> Value {
 
 fn write_level(set: &Set, is_member: bool, out: &mut String) {
     let mut separator = '{';
-    let mut key = |text: &str, out: &mut String| {
+    if is_member && !(set.members.is_empty() && set.children.is_empty()) {
+        out.push_str("{\".\":{}");
+        separator = ',';
+    }
+    let mut key = |element: &PathElement, out: &mut String| {
         out.push(separator);
         separator = ',';
-        out.push_str(&debug_json::to_string(&Value::String(CompactString::new(text))));
+        match element {
+            // Nearly all are such names.
+            PathElement::Field(name) if name.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+                out.push_str("\"f:");
+                out.push_str(name);
+                out.push('"');
+            }
+            element => debug_json::text_into(&element_text(element), out),
+        }
         out.push(':');
     };
-    if is_member && !(set.members.is_empty() && set.children.is_empty()) {
-        key(".", out);
-        out.push_str("{}");
-    }
     let (mut members, mut children) = (set.members.iter().peekable(), set.children.iter().peekable());
     loop {
         let order = match (members.peek(), children.peek()) {
@@ -101,11 +109,11 @@ fn write_level(set: &Set, is_member: bool, out: &mut String) {
         let child = if order.is_ge() { children.next() } else { None };
         match (member, child) {
             (_, Some((element, below))) => {
-                key(&element_text(element), out);
+                key(element, out);
                 write_level(below, member.is_some(), out);
             }
             (Some(element), None) => {
-                key(&element_text(element), out);
+                key(element, out);
                 out.push_str("{}");
             }
             (None, None) => break,

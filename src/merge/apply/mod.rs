@@ -30,6 +30,8 @@ mod update;
 #[cfg(test)]
 mod tests;
 
+use std::sync::LazyLock;
+
 use copepod_meta::{Gvk, Value, debug_json};
 use copepod_schema::{TypeId, Universe};
 
@@ -44,6 +46,8 @@ use update::Updater;
 
 /// kubectl's own record of what it applied on the client's side.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+const MANAGED_FIELDS: [&str; 2] = ["metadata", "managedFields"];
 
 /// Other versions of a kind, for managers who wrote in them.
 pub trait Versions {
@@ -177,11 +181,21 @@ impl Context<'_> {
 /// The `metadata.managedFields` after a create, an update or a patch: null for none.
 ///
 /// `live` is the stored object (an empty one on create), `new` what is to be stored, with whatever
-/// managedFields the client sent. Where ownership cannot be worked out there is none, as upstream's
-/// `UpdateNoErrors`.
-pub fn update(context: &Context, live: &Value, new: &Value, manager: &str) -> Value {
-    let managed = live_or_new(context, live, new);
-    update_managed(context, live, new, managed, manager).map_or(Value::Null, |m| managed::write(&m))
+/// managedFields the client sent. What is the same in both may be left out of both, if it [`has_names`] and the
+/// kind has one version; but `live` has its uid. Where ownership cannot be worked out there is none, as
+/// upstream's `UpdateNoErrors`.
+pub fn update(context: &Context, mut live: Value, mut new: Value, manager: &str) -> Value {
+    let managed = live_or_new(context, &live, &new);
+    for object in [&mut live, &mut new] {
+        object.remove(&MANAGED_FIELDS);
+    }
+    update_managed(context, &live, &new, managed, manager).map_or(Value::Null, |m| managed::write(&m))
+}
+
+/// Whether all items of granular lists in a value of this type have names: those of which the comparison of two objects
+/// would not tell otherwise that there is none. The value may be a typed tree's or a plain one's.
+pub fn has_names(universe: &Universe, ty: TypeId, value: &Value) -> bool {
+    shape::has_names(value, Shape::root(universe, ty))
 }
 
 fn update_managed(
@@ -195,8 +209,7 @@ fn update_managed(
     if managed.is_empty() && !live.str_at(&["metadata", "uid"]).is_empty() {
         return Ok(managed);
     }
-    let (live, new) = (without_managed_fields(live), without_managed_fields(new));
-    for object in [&live, &new] {
+    for object in [live, new] {
         check_typed(context, object).map_err(|e| {
             let name = context.name_of(object);
             ApplyError::Internal(format!("failed to convert new object ({name}) to smd typed: {e}"))
@@ -207,13 +220,13 @@ fn update_managed(
     // time.
     let operation =
         Manager { name: "current-operation".into(), subresource: String::new(), ..writer.clone() };
-    context.updater().update(&live, &new, &mut managed, &operation)?;
+    context.updater().update(live, new, &mut managed, &operation)?;
     strip(&mut managed, &operation);
     if let Some(gained) = managed.remove(&operation) {
-        let set = match managed.get(&writer) {
-            Some(before) => gained.set.union(&before.set),
-            None => gained.set,
-        };
+        let mut set = gained.set;
+        if let Some(before) = managed.remove(&writer) {
+            set.absorb(before.set);
+        }
         let time = Value::string(context.now);
         managed.insert(writer, Owned { set, api_version: gained.api_version, time });
     }
@@ -232,8 +245,8 @@ fn check_typed(context: &Context, object: &Value) -> Result<(), String> {
 
 /// upstream: fieldmanager.go decodeLiveOrNew
 fn live_or_new(context: &Context, live: &Value, new: &Value) -> Managed {
-    let read = |object: &Value| managed::read(object.at(&["metadata", "managedFields"]), context.parse_json);
-    let sent = new.at(&["metadata", "managedFields"]);
+    let read = |object: &Value| managed::read(object.at(&MANAGED_FIELDS), context.parse_json);
+    let sent = new.at(&MANAGED_FIELDS);
     if context.subresource.is_empty() {
         if let Some([]) = sent.as_list() {
             return Managed::new();
@@ -252,31 +265,28 @@ fn live_or_new(context: &Context, live: &Value, new: &Value) -> Managed {
     read(live).unwrap_or_default()
 }
 
-fn without_managed_fields(object: &Value) -> Value {
-    let mut object = object.clone();
-    object.remove(&["metadata", "managedFields"]);
-    object
-}
-
 /// Takes what every object has, and what the server sets, out of a manager's fields.
 /// upstream: stripmeta.go
 fn strip(managed: &mut Managed, manager: &Manager) {
-    const NEVER_OWNED: [&[&str]; 12] = [
-        &["apiVersion"],
-        &["kind"],
-        &["metadata"],
-        &["metadata", "name"],
-        &["metadata", "namespace"],
-        &["metadata", "creationTimestamp"],
-        &["metadata", "selfLink"],
-        &["metadata", "uid"],
-        &["metadata", "clusterName"],
-        &["metadata", "generation"],
-        &["metadata", "managedFields"],
-        &["metadata", "resourceVersion"],
-    ];
+    static NEVER_OWNED: LazyLock<Set> = LazyLock::new(|| {
+        let paths: [&[&str]; 12] = [
+            &["apiVersion"],
+            &["kind"],
+            &["metadata"],
+            &["metadata", "name"],
+            &["metadata", "namespace"],
+            &["metadata", "creationTimestamp"],
+            &["metadata", "selfLink"],
+            &["metadata", "uid"],
+            &["metadata", "clusterName"],
+            &["metadata", "generation"],
+            &["metadata", "managedFields"],
+            &["metadata", "resourceVersion"],
+        ];
+        Set::of_fields(paths)
+    });
     if let Some(owned) = managed.get_mut(manager) {
-        owned.set = owned.set.difference(&Set::of_fields(NEVER_OWNED));
+        owned.set.subtract(&NEVER_OWNED);
         if owned.set.is_empty() {
             managed.remove(manager);
         }
@@ -286,7 +296,7 @@ fn strip(managed: &mut Managed, manager: &Manager) {
 /// Applies a configuration to the stored object (an empty one if there is none).
 pub fn apply(
     context: &Context,
-    live: &Value,
+    mut live: Value,
     config: &Value,
     manager: &str,
     force: bool,
@@ -295,18 +305,19 @@ pub fn apply(
     if gvk != *context.gvk {
         return Err(ApplyError::BadRequest(format!("invalid object type: {gvk}")));
     }
-    if !config.at(&["metadata", "managedFields"]).is_null() {
+    if !config.at(&MANAGED_FIELDS).is_null() {
         return Err(ApplyError::BadRequest("metadata.managedFields must be nil".into()));
     }
-    let managed = managed::read(live.at(&["metadata", "managedFields"]), context.parse_json)
+    let managed = live.remove(&MANAGED_FIELDS).unwrap_or_default();
+    let managed = managed::read(&managed, context.parse_json)
         .map_err(|e| ApplyError::Internal(format!("failed to decode managed fields: {e}")))?;
-    let mut applied = match apply_once(context, live, config, managed.clone(), manager, force) {
+    let mut applied = match apply_once(context, &live, config, managed.clone(), manager, force) {
         Err(ApplyError::Conflicts(conflicts)) if manager == "kubectl" => {
-            let left = conflicts_beyond_last_applied(context, live, conflicts);
+            let left = conflicts_beyond_last_applied(context, &live, conflicts);
             if !left.is_empty() {
                 return Err(ApplyError::Conflicts(left));
             }
-            apply_once(context, live, config, managed, manager, true)?
+            apply_once(context, &live, config, managed, manager, true)?
         }
         other => other?,
     };
@@ -341,20 +352,19 @@ fn apply_once(
         let name = context.name_of(config);
         ApplyError::Internal(format!("failed to create typed patch object ({name}): {e}"))
     })?;
-    let live = without_managed_fields(live);
-    check_typed(context, &live).map_err(|e| {
-        let name = context.name_of(&live);
+    check_typed(context, live).map_err(|e| {
+        let name = context.name_of(live);
         ApplyError::Internal(format!("failed to create typed live object ({name}): {e}"))
     })?;
     let writer = context.manager(manager, Operation::Apply);
-    let object = context.updater().apply(&live, config, &mut managed, &writer, force)?;
+    let object = context.updater().apply(live, config, &mut managed, &writer, force)?;
     strip(&mut managed, &writer);
     if object.is_some()
         && let Some(owned) = managed.get_mut(&writer)
     {
         owned.time = Value::string(context.now);
     }
-    Ok(Applied { object: object.unwrap_or(live), managed_fields: managed::write(&managed) })
+    Ok(Applied { object: object.unwrap_or_else(|| live.clone()), managed_fields: managed::write(&managed) })
 }
 
 /// The conflicts that are none: fields that kubectl applied on the client's side and that still are as it
@@ -367,10 +377,9 @@ fn conflicts_beyond_last_applied(context: &Context, live: &Value, conflicts: Vec
     let Some(last) = last.filter(|last| last.str_at(&["apiVersion"]) == context.version()) else {
         return conflicts;
     };
-    let live = without_managed_fields(live);
     let fits = |object: &Value| check::check(object, shape, false).is_ok();
-    let Ok(comparison) = compare::compare(&last, &live, shape) else { return conflicts };
-    if !fits(&last) || !fits(&live) {
+    let Ok(comparison) = compare::compare(&last, live, shape) else { return conflicts };
+    if !fits(&last) || !fits(live) {
         return conflicts;
     }
     let same = field_set::field_set(&last, shape)

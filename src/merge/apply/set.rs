@@ -15,9 +15,6 @@ pub struct Set {
     pub(super) children: Vec<(PathElement, Set)>,
 }
 
-/// The empty set, to borrow.
-pub(super) static EMPTY: Set = Set { members: Vec::new(), children: Vec::new() };
-
 impl Set {
     /// A set of member-name paths: what a strategy's reset fields are.
     pub fn of_fields<'p>(paths: impl IntoIterator<Item = &'p [&'p str]>) -> Set {
@@ -33,6 +30,10 @@ impl Set {
     pub fn insert(&mut self, path: &[PathElement]) {
         match path {
             [] => {}
+            // Most sets are made in order.
+            [last] if self.members.last().is_none_or(|member| member < last) => {
+                self.members.push(last.clone());
+            }
             [last] => {
                 if let Err(at) = self.members.binary_search(last) {
                     self.members.insert(at, last.clone());
@@ -44,7 +45,13 @@ impl Set {
 
     /// The subset below an element, made if it is not there.
     pub(super) fn descend(&mut self, element: &PathElement) -> &mut Set {
-        let at = match self.children.binary_search_by(|(e, _)| e.cmp(element)) {
+        let last = self.children.last().map(|(e, _)| e.cmp(element));
+        let found = match last {
+            Some(Ordering::Equal) => Ok(self.children.len() - 1),
+            None | Some(Ordering::Less) => Err(self.children.len()),
+            Some(Ordering::Greater) => self.children.binary_search_by(|(e, _)| e.cmp(element)),
+        };
+        let at = match found {
             Ok(at) => at,
             Err(at) => {
                 self.children.insert(at, (element.clone(), Set::default()));
@@ -75,6 +82,30 @@ impl Set {
     /// Whether nothing is in the set.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty() && self.children.iter().all(|(_, set)| set.is_empty())
+    }
+
+    /// Adds everything in another one.
+    pub(super) fn absorb(&mut self, other: Set) {
+        if self.members.is_empty() && self.children.is_empty() {
+            *self = other;
+        } else if !(other.members.is_empty() && other.children.is_empty()) {
+            *self = self.union(&other);
+        }
+    }
+
+    /// Takes everything away that is in `other`: see [`Set::difference`].
+    pub(super) fn subtract(&mut self, other: &Set) {
+        if !other.members.is_empty() {
+            self.members.retain(|member| !other.has_member(member));
+        }
+        for (element, below) in &other.children {
+            if let Ok(at) = self.children.binary_search_by(|(e, _)| e.cmp(element)) {
+                self.children[at].1.subtract(below);
+                if self.children[at].1.is_empty() {
+                    self.children.remove(at);
+                }
+            }
+        }
     }
 
     /// Everything in either.

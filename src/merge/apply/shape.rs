@@ -211,6 +211,31 @@ fn keyed_element(keys: &[Name], element: Shape, item: &Value) -> Result<PathElem
     Ok(PathElement::Key(found))
 }
 
+/// Whether [`item_element`] finds a name for each item of each granular list in a value.
+pub(super) fn has_names(value: &Value, shape: Shape) -> bool {
+    match (shape.form(value), value) {
+        (Form::Object { atomic: true, .. } | Form::List { keys: Keys::Atomic, .. }, _) => true,
+        (Form::Object { fields, element, .. }, Value::Map(members)) => members
+            .iter()
+            .all(|(name, value)| member(fields, element, name).is_some_and(|shape| has_names(value, shape))),
+        (Form::List { element, keys }, Value::List(items)) => items.iter().all(|item| match (keys, item) {
+            (Keys::Map(keys), Value::Map(members)) => {
+                let fields = match element.form(item) {
+                    Form::Object { fields, .. } => fields,
+                    _ => None,
+                };
+                let known = |key: &Name| {
+                    members.contains_key(key) || fields.is_some_and(|f| f.default_of(key).is_some())
+                };
+                keys.iter().any(known) && has_names(item, element)
+            }
+            (Keys::Map(_), _) | (_, Value::Map(_) | Value::List(_) | Value::Null) => false,
+            _ => true,
+        }),
+        _ => true,
+    }
+}
+
 /// What is wrong with a scalar. upstream: typed/validate.go validateScalar
 pub(super) fn check_scalar(expected: Option<&str>, value: &Value) -> Result<(), String> {
     let shown = || match value {

@@ -52,11 +52,11 @@ impl Script<'_> {
         let (manager, object) = (step.str_at(&["manager"]), step.get("object"));
         let (mut object, managed_fields) = if step.str_at(&["op"]) == "apply" {
             let force = step.bool_at(&["force"]);
-            let applied = apply(&context, live, object, manager, force).map_err(|e| e.to_string())?;
+            let applied = apply(&context, live.clone(), object, manager, force).map_err(|e| e.to_string())?;
             (applied.object, applied.managed_fields)
         } else {
             let new = self.typed(object);
-            let managed_fields = update(&context, live, &new, manager);
+            let managed_fields = update(&context, live.clone(), new.clone(), manager);
             (new, managed_fields)
         };
         object.set(&["metadata", "managedFields"], managed_fields);

@@ -11,7 +11,7 @@ use super::managed::{Managed, Manager, Owned};
 use super::merge::merge;
 use super::path::Path;
 use super::reconcile::reconcile;
-use super::set::{EMPTY, Set};
+use super::set::Set;
 use super::shape::Shape;
 use super::{ApplyError, Conflict, Context};
 
@@ -80,7 +80,8 @@ impl<'c> Updater<'c> {
                 gone.push(manager.clone());
                 continue;
             };
-            let changed = owned.set.intersection(&comparison.modified.union(&comparison.added));
+            let mut changed = owned.set.intersection(&comparison.modified);
+            changed.absorb(owned.set.intersection(&comparison.added));
             if !changed.is_empty() {
                 conflicts.push((manager.clone(), changed));
             }
@@ -93,12 +94,12 @@ impl<'c> Updater<'c> {
         }
         for (manager, set) in &conflicts {
             if let Some(owned) = managed.get_mut(manager) {
-                owned.set = owned.set.difference(set);
+                owned.set.subtract(set);
             }
         }
         for (_, owned) in managed.iter_mut().filter(|(manager, _)| *manager != writer) {
             if let Some(Some(comparison)) = comparisons.get(&owned.api_version) {
-                owned.set = owned.set.difference(&comparison.removed);
+                owned.set.subtract(&comparison.removed);
             }
         }
         managed.retain(|_, owned| !owned.set.is_empty());
@@ -115,13 +116,13 @@ impl<'c> Updater<'c> {
     ) -> Result<(), ApplyError> {
         self.reconcile(managed);
         let comparison = self.take(live, new, managed, writer, true)?;
-        let before = managed.get(writer).map_or(&EMPTY, |owned| &owned.set);
-        let mut set =
-            before.difference(&comparison.removed).union(&comparison.modified).union(&comparison.added);
+        let mut set = managed.remove(writer).map(|owned| owned.set).unwrap_or_default();
+        set.subtract(&comparison.removed);
+        set.absorb(comparison.modified);
+        set.absorb(comparison.added);
         if let Some(reset) = self.reset() {
             set = set.recursive_difference(reset);
         }
-        managed.remove(writer);
         if !set.is_empty() {
             let owned = Owned { set, api_version: self.version.clone(), time: Value::Null };
             managed.insert(writer.clone(), owned);

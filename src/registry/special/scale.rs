@@ -105,7 +105,8 @@ impl Special for Scale {
             let (gvk, ty) = ask.expected()?;
             let manager = manager_name(&options.field_manager, &ask.caller.user_agent);
             let patched = |scale: &Value| {
-                let mut scale = patch.apply(&Types::Builtin, ty, &gvk, scale, &ask.caller.warnings)?;
+                let mut scale =
+                    patch.apply(&Types::Builtin, ty, &gvk, scale.clone(), &ask.caller.warnings)?;
                 ensure_namespace(&mut scale, &ask.target.namespace)?;
                 check_name(&scale, &ask.target.name)?;
                 Ok(scale)
