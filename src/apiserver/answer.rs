@@ -1,30 +1,23 @@
 //! Making responses: objects, lists, tables and refusals in the form that the client negotiated.
 //!
-//! Bodies of stored objects are shared bytes; here they get heads and tails ([`copepod_codec::frame`]) and go out in pieces. Only
-//! pretty JSON and YAML are made as a whole, because people read them.
+//! Bodies of stored objects are shared bytes; here they get heads and tails ([`copepod_codec::frame`]) and go out in pieces
+//! (`pieces`), those of a list when it is their turn (`list`). Only pretty JSON and YAML are made as a whole, because people read
+//! them.
 
-use std::io::Write as _;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+mod list;
+mod pieces;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use copepod_codec::frame::{self, Frame, ListMeta};
 use copepod_meta::{Gvk, Status, Value};
-use copepod_registry::{Content, Form, Include, Listing, Object, View};
+use copepod_registry::{Content, Form, Include, Object, View};
 use copepod_schema::{TypeId, Universe};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::negotiate::{Accepted, Media, Transform};
-
-/// Answers above it are gzipped for those who can read it.
-/// upstream: handlers/responsewriters/writers.go defaultGzipThresholdBytes
-const GZIP_BYTES_MIN: usize = 128 * 1024;
-/// Small pieces are sent together: a frame for each of ten thousand objects would cost more than copying them.
-const CHUNK_BYTES: usize = 64 * 1024;
-/// A piece from this size on is sent as it is.
-const SHARED_BYTES_MIN: usize = 32 * 1024;
+pub use list::listing;
 
 /// A response of the HTTP edge.
 pub type Answer = Response<Body>;
@@ -116,94 +109,7 @@ pub fn whole(code: StatusCode, encoded: Bytes, style: &Style) -> Answer {
             (Media::Json, out.into())
         }
     };
-    pieces(code, media, vec![bytes], style.gzip)
-}
-
-fn pieces(code: StatusCode, media: Media, parts: Vec<Bytes>, gzip: bool) -> Answer {
-    let len: usize = parts.iter().map(Bytes::len).sum();
-    let gzip = gzip && len > GZIP_BYTES_MIN;
-    let body = Pieces { parts: parts.into_iter(), left: len as u64, encoder: gzip.then(encoder) };
-    let mut answer = Response::new(Body::new(body));
-    *answer.status_mut() = code;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media.mime()));
-    if gzip {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
-    }
-    answer
-}
-
-fn encoder() -> flate2::write::GzEncoder<Vec<u8>> {
-    // Level 1, as upstream: a third more bytes than the default level, a third of the time.
-    flate2::write::GzEncoder::new(Vec::with_capacity(CHUNK_BYTES), flate2::Compression::new(1))
-}
-
-/// A body of shared pieces, made into chunks as the connection takes them.
-struct Pieces {
-    parts: std::vec::IntoIter<Bytes>,
-    left: u64,
-    encoder: Option<flate2::write::GzEncoder<Vec<u8>>>,
-}
-
-impl Pieces {
-    fn next_chunk(&mut self) -> Option<Bytes> {
-        let first = self.parts.next()?;
-        if first.len() >= SHARED_BYTES_MIN {
-            return Some(first);
-        }
-        let mut chunk =
-            BytesMut::with_capacity(CHUNK_BYTES.min(usize::try_from(self.left).unwrap_or(CHUNK_BYTES)));
-        chunk.extend_from_slice(&first);
-        while let Some(next) = self.parts.as_slice().first()
-            && chunk.len() + next.len() <= CHUNK_BYTES
-        {
-            chunk.extend_from_slice(next);
-            self.parts.next();
-        }
-        Some(chunk.freeze())
-    }
-}
-
-impl http_body::Body for Pieces {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> {
-        loop {
-            let Some(chunk) = self.next_chunk() else {
-                let Some(encoder) = self.encoder.take() else { return Poll::Ready(None) };
-                let tail = encoder.finish();
-                return Poll::Ready(Some(tail.map(|t| http_body::Frame::data(t.into()))));
-            };
-            self.left -= chunk.len() as u64;
-            let Some(encoder) = &mut self.encoder else {
-                return Poll::Ready(Some(Ok(http_body::Frame::data(chunk))));
-            };
-            if let Err(error) = encoder.write_all(&chunk) {
-                return Poll::Ready(Some(Err(error)));
-            }
-            let ready = encoder.get_mut();
-            if ready.len() >= CHUNK_BYTES / 2 {
-                return Poll::Ready(Some(Ok(http_body::Frame::data(std::mem::take(ready).into()))));
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.encoder.is_none() && self.left == 0
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        if self.encoder.is_some() {
-            http_body::SizeHint::default()
-        } else {
-            http_body::SizeHint::with_exact(self.left)
-        }
-    }
+    pieces::respond_with(code, media, vec![bytes], style.gzip)
 }
 
 /// The content of a verb's answer.
@@ -284,7 +190,7 @@ pub fn object(code: StatusCode, object: &Object, style: &Style) -> Result<Answer
     let Frame { head, tail } = frame::object(&shown_gvk(object, accepted), &body);
     let parts = vec![head, body.bytes, tail];
     if accepted.media == Media::Protobuf {
-        return Ok(pieces(code, Media::Protobuf, parts, style.gzip));
+        return Ok(pieces::respond_with(code, Media::Protobuf, parts, style.gzip));
     }
     Ok(json_parts(code, parts, style))
 }
@@ -295,7 +201,7 @@ fn json_parts(code: StatusCode, mut parts: Vec<Bytes>, style: &Style) -> Answer 
         return whole(code, parts.concat().into(), style);
     }
     parts.push(Bytes::from_static(b"\n"));
-    pieces(code, Media::Json, parts, style.gzip)
+    pieces::respond_with(code, Media::Json, parts, style.gzip)
 }
 
 /// The form in which the registry is asked for bodies.
@@ -337,68 +243,4 @@ pub fn table_head(version: &str, meta: &ListMeta, columns: Option<&Bytes>) -> By
     let head = list.strip_suffix(items).unwrap_or(&list);
     let columns = columns.map_or(&b"null"[..], |c| c);
     [head, br#","columnDefinitions":"#, columns, br#","rows":["#].concat().into()
-}
-
-/// A collection.
-pub fn listing(listing: &Listing, style: &Style) -> Result<Answer, Status> {
-    let accepted = &style.accepted;
-    let meta = ListMeta {
-        resource_version: shown_revision(listing.revision),
-        continue_token: listing.continue_token.clone(),
-        remaining_item_count: listing.remaining,
-    };
-    if let Some(Transform::Table { version, .. }) = &accepted.transform {
-        return table(listing, version, &meta, style);
-    }
-    let gvk = match &accepted.transform {
-        Some(Transform::Partial { version }) => Gvk::new("meta.k8s.io", version, "PartialObjectMetadataList"),
-        _ => listing.served.list_gvk(),
-    };
-    let bodies: Vec<frame::Body> =
-        listing.objects.iter().map(|o| body(o, accepted)).collect::<Result<_, _>>()?;
-    let form = match accepted.media.stored() {
-        copepod_schema::Media::Protobuf => frame::Form::Protobuf,
-        copepod_schema::Media::Json => frame::Form::Members,
-    };
-    let len = bodies.iter().enumerate().map(|(i, b)| frame::item_len(b, i)).sum();
-    let Frame { mut head, mut tail } = frame::list(form, &gvk, &meta, len);
-    if bodies.is_empty() && form == frame::Form::Members && gvk.kind == "PartialObjectMetadataList" {
-        // upstream makes the list of metadata item by item: without any it stays nil.
-        head = [head.strip_suffix(b"[").unwrap_or(&head), b"null}"].concat().into();
-        tail = Bytes::new();
-    }
-    let mut parts = Vec::with_capacity(2 * bodies.len() + 3);
-    parts.push(head);
-    for (i, body) in bodies.into_iter().enumerate() {
-        parts.push(frame::item_head(&body, i));
-        parts.push(body.bytes);
-    }
-    parts.push(tail);
-    if accepted.media == Media::Protobuf {
-        return Ok(pieces(StatusCode::OK, Media::Protobuf, parts, style.gzip));
-    }
-    Ok(json_parts(StatusCode::OK, parts, style))
-}
-
-fn table(listing: &Listing, version: &str, meta: &ListMeta, style: &Style) -> Result<Answer, Status> {
-    let View::Row(include) = form(&style.accepted).view else {
-        return Err(Status::internal("a Table of something that has no rows"));
-    };
-    let now = copepod_meta::time::now();
-    let mut parts = Vec::with_capacity(4 * listing.objects.len() + 3);
-    parts.push(table_head(version, meta, Some(&copepod_registry::column_definitions(&listing.served))));
-    for (i, object) in listing.objects.iter().enumerate() {
-        if i > 0 {
-            parts.push(Bytes::from_static(b","));
-        }
-        object.row_into(include, now, &mut parts)?;
-    }
-    if listing.objects.is_empty() && listing.served.kind.strategy.columns().is_empty() {
-        // What has no columns of its own has no rows, rather than none. upstream: registry/rest/table.go ConvertToTable
-        let head = parts.pop().unwrap_or_default();
-        parts.push([head.strip_suffix(b"[").unwrap_or(&head), b"null}"].concat().into());
-        return Ok(json_parts(StatusCode::OK, parts, style));
-    }
-    parts.push(Bytes::from_static(TABLE_TAIL));
-    Ok(json_parts(StatusCode::OK, parts, style))
 }

@@ -225,7 +225,7 @@ async fn perform(
         Verb::Get => registry.get(&caller, &target, &query.get_options()).await?,
         Verb::List => {
             let listing = registry.list(&caller, &target, query.list_options()?).await?;
-            return answer::listing(&listing, &style);
+            return answer::listing(listing, &style);
         }
         Verb::Create => {
             let body = object(server, exchange, body).await?;
@@ -260,7 +260,7 @@ async fn delete_collection(
     let list = exchange.query.list_options()?;
     let options = delete_options(server, exchange, body).await?;
     let deleted = server.registry.delete_collection(&exchange.caller(), target, list, &options).await?;
-    answer::listing(&deleted, style)
+    answer::listing(deleted, style)
 }
 
 /// upstream: handlers/get.go ListResource, the part of a watch

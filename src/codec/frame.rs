@@ -179,10 +179,9 @@ pub fn item_head(body: &Body, index: usize) -> Bytes {
     }
 }
 
-/// How many bytes item number `index` takes in a list, its head included.
-pub fn item_len(body: &Body, index: usize) -> usize {
-    let len = body.bytes.len();
-    match (body.form, index) {
+/// How many bytes item number `index` takes in a list, its head included, with a body of `len` bytes.
+pub fn item_len(form: Form, len: usize, index: usize) -> usize {
+    match (form, index) {
         (Form::Members, 0) | (Form::Whole, 1..) => len + 1,
         (Form::Members, _) => len + 2,
         (Form::Whole, 0) => len,

@@ -54,7 +54,7 @@ pub use error::{CorruptError, DecodeError, EncodeError};
 pub use frame::{Body, Form};
 pub use json::{SyntaxError, TREE_DEPTH_MAX};
 pub use proto::{Malformed, ProtoError};
-pub use splice::stored_body;
+pub use splice::{stored_body, stored_message_len};
 pub use yaml::{json_to_yaml, yaml_to_json};
 
 /// A wire form.

@@ -76,6 +76,10 @@ proptest! {
         proto::envelope::head_into(&gvk, message.len(), &mut enveloped);
         enveloped.extend_from_slice(&message);
         enveloped.extend_from_slice(proto::envelope::TAIL);
+        let version = copepod_meta::ResourceVersion(1234);
+        if let Ok(body) = stored_body(&enveloped, version, false) {
+            prop_assert_eq!(stored_message_len(&enveloped, version).expect("as its body"), Some(body.bytes.len()));
+        }
         if let Some(written) = written {
             let tree = decode(&enveloped, Media::Protobuf, universe, ty, None).expect("as usual").value;
             let want = encode(&tree, universe, ty, Some(&gvk), Media::Json).expect("has JSON");

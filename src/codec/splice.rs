@@ -45,32 +45,68 @@ pub fn stored_body(
     Ok(Body { bytes: Bytes::from(bytes), form })
 }
 
+/// How long the body is that [`stored_body`] makes, where what is stored is a message.
+pub fn stored_message_len(stored: &[u8], version: ResourceVersion) -> Result<Option<usize>, CorruptError> {
+    let Some(unknown) = stored.strip_prefix(PREFIX) else { return Ok(None) };
+    let version = if version == ResourceVersion(0) { String::new() } else { version.to_string() };
+    Ok(Some(Splice::of(envelope::open_unknown(unknown)?.message, version.as_bytes())?.len()))
+}
+
 /// A message whose metadata has this resourceVersion.
 fn splice_message(message: &[u8], version: &[u8]) -> Result<Vec<u8>, ProtoError> {
-    let mut cursor = Cursor::new(message);
-    // Metadata is the first field of every kind; whatever stands before it is kept.
-    let (mut start, mut metadata) = (0, &message[..0]);
-    while let Some(tag) = cursor.tag()? {
-        if tag.number == METADATA && tag.wire == BYTES {
-            metadata = cursor.bytes()?;
-            break;
+    Ok(Splice::of(message, version)?.bytes())
+}
+
+/// Where a message is cut for its revision.
+struct Splice<'a> {
+    message: &'a [u8],
+    /// What stands before the metadata, and where the rest begins.
+    start: usize,
+    end: usize,
+    metadata: &'a [u8],
+    /// The resourceVersion that is in the metadata, or where it belongs.
+    old: Range<usize>,
+    version: &'a [u8],
+    /// Length of the new metadata.
+    metadata_len: usize,
+}
+
+impl<'a> Splice<'a> {
+    fn of(message: &'a [u8], version: &'a [u8]) -> Result<Splice<'a>, ProtoError> {
+        let mut cursor = Cursor::new(message);
+        // Metadata is the first field of every kind; whatever stands before it is kept.
+        let (mut start, mut metadata) = (0, &message[..0]);
+        while let Some(tag) = cursor.tag()? {
+            if tag.number == METADATA && tag.wire == BYTES {
+                metadata = cursor.bytes()?;
+                break;
+            }
+            cursor.skip(tag.wire)?;
+            start = cursor.position();
         }
-        cursor.skip(tag.wire)?;
-        start = cursor.position();
+        let end = cursor.position();
+        let old = resource_version_span(metadata)?;
+        let field_len = 1 + varint_len(version.len() as u64) + version.len();
+        let metadata_len = metadata.len() - old.len() + field_len;
+        Ok(Splice { message, start, end, metadata, old, version, metadata_len })
     }
-    let end = cursor.position();
-    let old = resource_version_span(metadata)?;
-    let field_len = 1 + varint_len(version.len() as u64) + version.len();
-    let len = metadata.len() - old.len() + field_len;
-    let mut out = Vec::with_capacity(message.len() + field_len + 8);
-    out.extend_from_slice(&message[..start]);
-    varint_into(u64::from(METADATA) << 3 | u64::from(BYTES), &mut out);
-    varint_into(len as u64, &mut out);
-    out.extend_from_slice(&metadata[..old.start]);
-    bytes_into(RESOURCE_VERSION, version, &mut out);
-    out.extend_from_slice(&metadata[old.end..]);
-    out.extend_from_slice(&message[end..]);
-    Ok(out)
+
+    fn len(&self) -> usize {
+        let head = 1 + varint_len(self.metadata_len as u64);
+        self.start + head + self.metadata_len + (self.message.len() - self.end)
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.len());
+        out.extend_from_slice(&self.message[..self.start]);
+        varint_into(u64::from(METADATA) << 3 | u64::from(BYTES), &mut out);
+        varint_into(self.metadata_len as u64, &mut out);
+        out.extend_from_slice(&self.metadata[..self.old.start]);
+        bytes_into(RESOURCE_VERSION, self.version, &mut out);
+        out.extend_from_slice(&self.metadata[self.old.end..]);
+        out.extend_from_slice(&self.message[self.end..]);
+        out
+    }
 }
 
 /// Where resourceVersion is in an ObjectMeta, or the empty range where it belongs.

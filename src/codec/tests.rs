@@ -301,7 +301,7 @@ fn lists_and_events_frame_bodies() {
     for media in [Media::Json, Media::Protobuf] {
         let bodies: Vec<Body> =
             items.iter().map(|v| encode_body(v, universe, ty, &gvk, media).expect("body")).collect();
-        let len = bodies.iter().enumerate().map(|(i, b)| frame::item_len(b, i)).sum();
+        let len = bodies.iter().enumerate().map(|(i, b)| frame::item_len(b.form, b.bytes.len(), i)).sum();
         let framed = frame::list(bodies[0].form, &list_gvk, &meta, len);
         let mut bytes = framed.head.to_vec();
         for (index, body) in bodies.iter().enumerate() {

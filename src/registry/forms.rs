@@ -114,6 +114,16 @@ impl Forms {
         seen_as.is_stored && media == self.storage.media && part == Part::All
     }
 
+    /// The length of a body, where that is known without making it.
+    pub(crate) fn body_len(
+        &self,
+        stored: &Bytes,
+        revision: u64,
+        number: Number,
+    ) -> Result<Option<usize>, CodecError> {
+        if self.is_cheap(number) { Ok(wire::spliced_len(stored, revision)?) } else { Ok(None) }
+    }
+
     /// JSON made of the stored message without a tree, where nothing but the encoding differs and the message is as usual.
     fn transcoded(&self, stored: &Bytes, revision: u64, number: Number) -> Result<Option<Bytes>, CodecError> {
         let (seen_as, media, part) = self.split(number);

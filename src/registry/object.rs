@@ -113,11 +113,29 @@ impl Object {
         }
     }
 
-    /// The bytes of a form of something stored.
-    fn kept_bytes(&self, media: Media, part: Part) -> Result<Bytes, Status> {
+    /// The length of its body in a form, where that is known without making it.
+    pub fn body_len(&self, form: Form) -> Result<Option<usize>, Status> {
+        let (collection, stored, revision) = match &self.kept {
+            Kept::Entry(collection, entry) => (collection, &entry.stored, entry.revision),
+            Kept::Own { collection, stored, revision } => (collection, stored, *revision),
+            Kept::Tree(_) => return Ok(None),
+        };
+        if form.view != View::Object {
+            return Ok(None);
+        }
+        let number = self.number(form.media, Part::All)?;
+        collection.forms.body_len(stored, revision, number).map_err(|e| errors::corrupt(&*e))
+    }
+
+    fn number(&self, media: Media, part: Part) -> Result<copepod_store::cache::Form, Status> {
         let (group, version) = (&self.served.resource.group, &self.served.version().version);
         let number = self.forms().and_then(|forms| forms.number(group, version, media, part));
-        let number = number.ok_or_else(|| Status::internal(format!("no form for {:?}", self.served)))?;
+        number.ok_or_else(|| Status::internal(format!("no form for {:?}", self.served)))
+    }
+
+    /// The bytes of a form of something stored.
+    fn kept_bytes(&self, media: Media, part: Part) -> Result<Bytes, Status> {
+        let number = self.number(media, part)?;
         let bytes = match &self.kept {
             Kept::Entry(collection, entry) => entry.body(number, &*collection.forms),
             Kept::Own { collection, stored, revision } => collection.forms.body(stored, *revision, number),

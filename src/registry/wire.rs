@@ -43,6 +43,11 @@ pub(crate) fn splice(types: &Types, stored: &Bytes, revision: u64) -> Result<Bod
     codec::stored_body(stored, ResourceVersion(revision), types.is_unstructured())
 }
 
+/// The length of that, where the stored value is a message.
+pub(crate) fn spliced_len(stored: &Bytes, revision: u64) -> Result<Option<usize>, CorruptError> {
+    codec::stored_message_len(stored, ResourceVersion(revision))
+}
+
 /// The labels of a stored value.
 pub(crate) fn peek_labels(stored: &Bytes) -> Result<Box<[(CompactString, CompactString)]>, CorruptError> {
     let meta = codec::peek::meta(codec::peek::Encoded::stored(stored)?)?;
