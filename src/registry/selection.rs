@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use copepod_meta::field::quote;
 use copepod_meta::field_selector::{FieldSelector, FieldTerm};
@@ -201,10 +202,13 @@ pub(crate) fn encode_continue(last_key: &[u8], folder: &[u8], revision: i64) -> 
     URL_SAFE_NO_PAD.encode(json)
 }
 
+/// Go does not look at the bits of the last character that stand for nothing.
+const AS_GO: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
+
 /// upstream: apiserver/pkg/storage/continue.go DecodeContinue
 fn decode_continue(token: &str, folder: &[u8]) -> Result<(Bytes, i64), String> {
     let invalid = |why: String| format!("continue key is not valid: {why}");
-    let json = URL_SAFE_NO_PAD.decode(token).map_err(|e| invalid(base64_error(&e)))?;
+    let json = AS_GO.decode(token).map_err(|e| invalid(base64_error(&e)))?;
     let tree = crate::wire::decode_untyped(&json).map_err(|e| invalid(e.to_string()))?;
     for (name, ty) in [("v", "string"), ("start", "string"), ("rv", "int64")] {
         let kind = match (tree.get(name), ty) {
@@ -266,6 +270,11 @@ mod tests {
         let encode = |json: &str| URL_SAFE_NO_PAD.encode(json);
         for (token, want) in [
             ("***".to_string(), "continue key is not valid: illegal base64 data at input byte 0"),
+            // Its last character stands for more than is taken of it.
+            (
+                "undefin".to_string(),
+                "continue key is not valid: invalid character 'º' looking for beginning of value",
+            ),
             (
                 encode(r#"{"v":"v9","rv":1,"start":"a"}"#),
                 "continue key is not valid: server does not recognize this encoded version v9",

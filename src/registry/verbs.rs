@@ -13,7 +13,7 @@ use crate::metadata::{check_name, dedup_owners, ensure_namespace, wipe_system_fi
 use crate::options::WriteKind;
 use crate::patch::{Configuration, Patch};
 use crate::registry::Registry;
-use crate::selection::check_selectors;
+use crate::selection::{Selection, check_selectors};
 use crate::served::Served;
 use crate::special::{self, Ask};
 use crate::wire::{self, Expected};
@@ -162,6 +162,8 @@ impl Registry {
         check_selectors(&list)?;
         list.validate()?;
         options.validate()?;
+        // What cannot be selected is refused before anybody is warned.
+        Selection::of(collection, target, &list)?;
         collection.hooks.warn_of_delete(caller, options);
         let listing = self.list_objects(collection, target, &list).await?;
         for object in &listing.objects {

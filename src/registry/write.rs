@@ -235,13 +235,14 @@ impl Call<'_> {
     async fn create_by_update(&self, update: &Update<'_>) -> Result<Step, Status> {
         let resource = self.target.served.group_resource();
         let name = &self.target.name;
-        if !(self.strategy.allow_create_on_update() || update.force_create)
-            || !self.target.subresource.is_empty()
-        {
-            return Err(Status::not_found(&resource, name));
-        }
-        if let Some(uid) = update.uid {
+        let may_create = self.collection.kind.strategy.allow_create_on_update() || update.force_create;
+        // What is not there has no uid; asked first where it could be made, through a subresource, too.
+        // upstream: storage/etcd3/store.go GuaranteedUpdate, its ignoreNotFound
+        if let Some(uid) = update.uid.filter(|_| may_create) {
             return Err(self.failed_precondition("UID", uid, ""));
+        }
+        if !may_create || !self.target.subresource.is_empty() {
+            return Err(Status::not_found(&resource, name));
         }
         let mut object = (update.change)(None)?;
         // Unlike a plain creation, an update minds what is no revision.

@@ -98,6 +98,10 @@ impl Strategy for DaemonSet {
         validate(object, &super::options(cx, Some(old)), e);
     }
     fn warnings(&self, _cx: &Context, object: &Value, old: Option<&Value>) -> Vec<String> {
+        // Not whenever the spec changed, unlike other workloads.
+        if old.is_some_and(|old| template_generation(old) == template_generation(object)) {
+            return Vec::new();
+        }
         super::warn(object, old, false)
     }
     fn reset_fields(&self) -> &'static [&'static [&'static str]] {

@@ -66,7 +66,8 @@ impl Maker<'_> {
                 }
             }
             set(&mut item, &crate::diff::script::pointer_of(&parts[index + 1..]), value);
-            if self.chance.percent(8) {
+            // The element itself may have become something else.
+            if self.chance.percent(8) && item.is_object() {
                 item["$patch"] = json!(*self.chance.pick(&["delete", "replace", "merge", "bad"]));
             }
         }
