@@ -27,8 +27,7 @@ pub fn stored_body(
     version: ResourceVersion,
     unstructured: bool,
 ) -> Result<Body, CorruptError> {
-    // A dry run's object has no revision.
-    let version = if version == ResourceVersion(0) { String::new() } else { version.to_string() };
+    let version = shown(version);
     if let Some(unknown) = stored.strip_prefix(PREFIX) {
         let message = envelope::open_unknown(unknown)?.message;
         let bytes = splice_message(message, version.as_bytes())?;
@@ -45,10 +44,15 @@ pub fn stored_body(
     Ok(Body { bytes: Bytes::from(bytes), form })
 }
 
+/// A dry run's object has no revision.
+fn shown(version: ResourceVersion) -> String {
+    if version == ResourceVersion(0) { String::new() } else { version.to_string() }
+}
+
 /// How long the body is that [`stored_body`] makes, where what is stored is a message.
 pub fn stored_message_len(stored: &[u8], version: ResourceVersion) -> Result<Option<usize>, CorruptError> {
     let Some(unknown) = stored.strip_prefix(PREFIX) else { return Ok(None) };
-    let version = if version == ResourceVersion(0) { String::new() } else { version.to_string() };
+    let version = shown(version);
     Ok(Some(Splice::of(envelope::open_unknown(unknown)?.message, version.as_bytes())?.len()))
 }
 

@@ -9,13 +9,12 @@
 
 use copepod_meta::{Gvk, Value};
 use copepod_schema::{
-    Field, ListType, Omit, ProtoEntry, ProtoMember, Scalar, Special, StructType, Type, TypeId, Universe,
+    Field, ListType, ProtoEntry, ProtoMember, Scalar, Special, StructType, Type, TypeId, Universe,
 };
 
 use crate::json::scan::{Scanner, lossy};
 use crate::json::{
-    TREE_DEPTH_MAX, Writer, base64_into, compact_into, integer_into, is_zero_field, leaves_out, or_zero,
-    text_into,
+    TREE_DEPTH_MAX, Writer, base64_into, compact_into, integer_into, is_zero, leaves_out, or_zero, text_into,
 };
 use crate::proto::Decoder;
 use crate::proto::read::{BYTES, Cursor, FIXED64, ProtoError, VARINT};
@@ -123,6 +122,9 @@ impl Slot {
         }
     }
 }
+
+/// Any value that is empty.
+static EMPTY: Value = Value::Bool(false);
 
 /// What was written of a value, as a tree would hold it.
 #[derive(Clone, Copy, PartialEq)]
@@ -251,7 +253,7 @@ impl<'a> Transcoder<'a, '_> {
                 Written::Empty | Written::Full => false,
             };
             if !nothing {
-                if written != Written::Full && self.leaves_out_empty(field) {
+                if written != Written::Full && leaves_out(self.universe, field, Some(&EMPTY)) {
                     self.writer.out.truncate(len);
                     *first = was_first;
                 }
@@ -265,17 +267,6 @@ impl<'a> Transcoder<'a, '_> {
             self.writer.field(field, None);
         }
         Ok(false)
-    }
-
-    /// [`leaves_out`], of a value that is empty.
-    fn leaves_out_empty(&self, field: &Field) -> bool {
-        let ty = self.universe.get(field.ty);
-        match field.omit {
-            _ if field.pointer => false,
-            Omit::Never => false,
-            Omit::Empty => !matches!(ty, Type::Struct(_) | Type::Special(_)),
-            Omit::Zero => !matches!(ty, Type::List(_) | Type::Map(_) | Type::Any),
-        }
     }
 
     fn field(&mut self, field: &Field, slot: &Slot) -> Result<Written, Unusual> {
@@ -295,27 +286,11 @@ impl<'a> Transcoder<'a, '_> {
                 self.entries(slot, map.value)?;
                 Ok(Written::Full)
             }
-            Type::Special(special) => {
-                let bytes = slot.only(self.message)?;
-                if let Some(number) = raw_number(*special) {
-                    return self.raw(bytes, number);
-                }
-                let value = Decoder::new(self.universe).special(bytes, *special)?;
-                if value.is_null() {
-                    return Ok(Written::Null);
-                }
-                self.writer.value(&value, field.ty);
-                Ok(match (is_zero_field(self.universe, field, &value), value.is_empty()) {
-                    (true, _) => Written::Zero,
-                    (_, true) => Written::Empty,
-                    _ => Written::Full,
-                })
-            }
             _ => self.message(slot.only(self.message)?, field.ty),
         }
     }
 
-    /// Writes a sub-message that is no hand-written form.
+    /// Writes a sub-message of any type.
     fn message(&mut self, bytes: &'a [u8], ty: TypeId) -> Result<Written, Unusual> {
         match self.universe.get(ty) {
             Type::Struct(ty) => {
@@ -346,7 +321,11 @@ impl<'a> Transcoder<'a, '_> {
                     return Ok(Written::Null);
                 }
                 self.writer.value(&value, ty);
-                Ok(Written::Full)
+                Ok(match (is_zero(self.universe, ty, &value), value.is_empty()) {
+                    (true, _) => Written::Zero,
+                    (_, true) => Written::Empty,
+                    _ => Written::Full,
+                })
             }
             Type::Scalar(_) | Type::Map(_) | Type::Any => Ok(Written::Null),
         }

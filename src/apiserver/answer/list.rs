@@ -35,9 +35,13 @@ pub fn listing(listing: Listing, style: &Style) -> Result<Answer, Status> {
     // A message begins with its length. Bodies of which only making them tells that are made now.
     let (mut made, mut len) = (Vec::new(), 0);
     for (index, object) in listing.objects.iter().enumerate().filter(|_| is_protobuf) {
-        let known = object.body_len(form(&accepted))?;
-        let body = if known.is_none() { Some(body(object, &accepted)?) } else { None };
-        let body_len = known.or_else(|| body.as_ref().map(|b| b.bytes.len())).unwrap_or_default();
+        let (body_len, body) = match object.body_len(form(&accepted))? {
+            Some(len) => (len, None),
+            None => {
+                let body = body(object, &accepted)?;
+                (body.bytes.len(), Some(body))
+            }
+        };
         len += frame::item_len(frame_form, body_len, index);
         made.push(body);
     }

@@ -490,19 +490,25 @@ pub(crate) fn field_key(name: &Name) -> CompactString {
 pub(crate) fn is_zero_field(universe: &Universe, field: &Field, value: &Value) -> bool {
     match value {
         Value::Null => !universe.is_unstructured(),
-        _ if field.pointer || universe.is_unstructured() => false,
+        _ => !field.pointer && !universe.is_unstructured() && is_zero(universe, field.ty, value),
+    }
+}
+
+/// True for Go's zero value of a built-in type.
+pub(crate) fn is_zero(universe: &Universe, ty: TypeId, value: &Value) -> bool {
+    match value {
         Value::Bool(b) => !b,
         Value::Int(i) => *i == 0,
         Value::Float(f) => *f == 0.0,
         Value::String(s) if s == "0" || s == "0s" => {
             matches!(
-                universe.get(field.ty),
+                universe.get(ty),
                 Type::Special(copepod_schema::Special::Quantity | copepod_schema::Special::Duration)
             )
         }
-        Value::String(s) => s.is_empty() && matches!(universe.get(field.ty), Type::Scalar(_)),
-        Value::Map(map) => map.is_empty() && matches!(universe.get(field.ty), Type::Struct(_)),
-        Value::List(_) | Value::Bytes(_) | Value::Raw(_) => false,
+        Value::String(s) => s.is_empty() && matches!(universe.get(ty), Type::Scalar(_)),
+        Value::Map(map) => map.is_empty() && matches!(universe.get(ty), Type::Struct(_)),
+        Value::Null | Value::List(_) | Value::Bytes(_) | Value::Raw(_) => false,
     }
 }
 

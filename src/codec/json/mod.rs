@@ -26,7 +26,9 @@ mod untyped;
 pub(crate) use base64::{decode as base64_decode, encode_into as base64_into};
 pub(crate) use convert::convert;
 pub use decode::TREE_DEPTH_MAX;
-pub(crate) use decode::{Frame, RootError, by_name, decode_root, decode_value, is_zero_field, or_zero};
+pub(crate) use decode::{
+    Frame, RootError, by_name, decode_root, decode_value, is_zero, is_zero_field, or_zero,
+};
 pub(crate) use encode::{Writer, compact_into, indent, integer_into, leaves_out, text_into};
 pub(crate) use plain::{plain_changes, plain_root};
 pub use scan::SyntaxError;

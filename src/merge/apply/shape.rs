@@ -218,20 +218,9 @@ pub(super) fn has_names(value: &Value, shape: Shape) -> bool {
         (Form::Object { fields, element, .. }, Value::Map(members)) => members
             .iter()
             .all(|(name, value)| member(fields, element, name).is_some_and(|shape| has_names(value, shape))),
-        (Form::List { element, keys }, Value::List(items)) => items.iter().all(|item| match (keys, item) {
-            (Keys::Map(keys), Value::Map(members)) => {
-                let fields = match element.form(item) {
-                    Form::Object { fields, .. } => fields,
-                    _ => None,
-                };
-                let known = |key: &Name| {
-                    members.contains_key(key) || fields.is_some_and(|f| f.default_of(key).is_some())
-                };
-                keys.iter().any(known) && has_names(item, element)
-            }
-            (Keys::Map(_), _) | (_, Value::Map(_) | Value::List(_) | Value::Null) => false,
-            _ => true,
-        }),
+        (Form::List { element, keys }, Value::List(items)) => {
+            items.iter().all(|item| item_element(keys, element, item).is_ok() && has_names(item, element))
+        }
         _ => true,
     }
 }
